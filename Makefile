@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+# A thin front door to Meson. Everything that is built lands in build/.
+#   make          build/spillway and build/libspillway-agent.so
+#   make test     all tests, plain and under ASan+UBSan and TSan (WERROR=true: warnings are errors)
+#   make demo     a real program with and without a cap
+#   make bench    the timing table
+#   make install  PREFIX (default /usr/local), DESTDIR
+BUILD   := build
+PREFIX  ?= /usr/local
+DESTDIR ?=
+WERROR  ?= false
+
+.PHONY: all test demo bench install clean
+
+all:
+	@tools/setup.sh build
+	@tools/configure.sh $(BUILD) -Dwerror=$(WERROR)
+	@ninja -C $(BUILD)
+
+test:
+	@tools/setup.sh test
+	@WERROR=$(WERROR) tools/test.sh $(BUILD)
+
+demo: all
+	@tools/setup.sh demo
+	@tools/demo.sh $(BUILD)
+
+bench: all
+	@tools/setup.sh bench
+	@tools/bench.sh $(BUILD)
+
+install: all
+	@tools/configure.sh $(BUILD) -Dprefix=$(PREFIX)
+	@DESTDIR="$(DESTDIR)" meson install -C $(BUILD)
+
+clean:
+	rm -rf $(BUILD)

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Help is read by somebody who does not know the words yet: what it is for first, an example of each thing after. */
+#include "cmd/help.h"
+
+#include <stdio.h>
+
+int spw__help(void)
+{
+	puts("spillway: swap for programs, without root and without kernel swap\n"
+	     "\n"
+	     "usage:\n"
+	     "  spillway run [OPTION...] [--] PROGRAM [ARG...]   run a program in less memory than it needs\n"
+	     "  spillway doctor                                  check that this machine allows it\n"
+	     "  spillway --help | --version\n"
+	     "\n"
+	     "first use:\n"
+	     "  spillway doctor\n"
+	     "  spillway run --ram 512M -- sort -S 2G big.txt > sorted.txt\n"
+	     "\n"
+	     "spillway run --help says more.");
+	return 0;
+}
+
+int spw__help_run(void)
+{
+	puts("usage: spillway run [OPTION...] [--] PROGRAM [ARG...]\n"
+	     "\n"
+	     "Runs PROGRAM, and every process it starts, in no more memory than --ram says. What does not fit is\n"
+	     "compressed in RAM, and when that is full written to a file. PROGRAM need not be changed.\n"
+	     "\n"
+	     "  --ram SIZE|N%           the most memory the whole process tree takes, compressed memory included.\n"
+	     "                          512M, 2G, 1.5GiB are powers of 1024; N% is of the memory there is, the "
+	     "smaller\n"
+	     "                          of the machine's and the container's. Default 80%.\n"
+	     "  --swap zswap[,size=SIZE|N%]\n"
+	     "                          compress in RAM; at most SIZE, or N% of --ram. Default size 50%.\n"
+	     "  --swap file[:PATH][,size=SIZE][,encrypt=on|off]\n"
+	     "                          a swapfile or block device. Without PATH an unlinked file in $TMPDIR or "
+	     "/var/tmp.\n"
+	     "                          Without size it may grow to the free space less 10 %. Encrypted by default.\n"
+	     "                          --swap may be given once for each; the first named is used first.\n"
+	     "                          Default: --swap zswap --swap file.\n"
+	     "  --codec lz4|zstd|zstd:LEVEL\n"
+	     "                          fast, or small. Default lz4.\n"
+	     "  --fault auto|thread     who serves page faults. Default auto.\n"
+	     "  --evict auto|move|wp    how pages are taken out: moved (Linux 6.8), or write-protected and copied.\n"
+	     "  --on-full grow|kill     when all swap is full: go over the cap and warn (default), or end the "
+	     "program.\n"
+	     "  --stats FILE            write what was measured as JSON at the end; - is stderr.\n"
+	     "  --best-effort           run also what cannot be capped (static or setuid programs).\n"
+	     "  -q, --quiet             say nothing but errors.\n"
+	     "  -h, --help\n"
+	     "\n"
+	     "examples:\n"
+	     "  spillway run --ram 512M -- python3 train.py\n"
+	     "  spillway run --ram 25% --swap zswap,size=50% --codec zstd -- make -j8\n"
+	     "  spillway run --ram 2G --swap file:/scratch/swap,size=20G --stats run.json -- ./simulate\n"
+	     "\n"
+	     "exit status: PROGRAM's; 128+N when signal N ended it; 125 spillway failed; 126 PROGRAM cannot be\n"
+	     "executed; 127 PROGRAM was not found.");
+	return 0;
+}
+
+int spw__help_doctor(void)
+{
+	puts("usage: spillway doctor\n"
+	     "\n"
+	     "Checks what spillway run needs of this machine: one line each, ok or missing with the command that fixes "
+	     "it.\n"
+	     "Exit status 0 when spillway run will work, 1 when not.");
+	return 0;
+}

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPW_CMD_HELP_H
+#define SPW_CMD_HELP_H
+/* Help texts, on stdout; return the exit status. */
+
+int spw__help(void);
+int spw__help_run(void);
+int spw__help_doctor(void);
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command: its subcommands, by name. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/help.h"
+#include "cmd/run.h"
+#include "cmd/say.h"
+
+int main(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : "";
+
+	if (!strcmp(name, "run"))
+		return spw__run(argv + 2);
+	if (!strcmp(name, "doctor"))
+		return spw__doctor(argv + 2);
+	if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help"))
+		return spw__help();
+	if (!strcmp(name, "--version")) {
+		puts("spillway " SPW_VERSION);
+		return 0;
+	}
+	if (!*name)
+		return spw__fail("nothing to do; see spillway --help");
+	return spw__fail("%s: unknown %s; see spillway --help", name, name[0] == '-' ? "option" : "subcommand");
+}

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * getopt permutes, so that an option of PROGRAM would be taken for one of ours, and its messages name the letter but
+ * neither what was expected nor an example. The options here are few and all long: a table, and one pass that stops
+ * at the first word that is no option, as env(1) and timeout(1) do.
+ */
+#include "cmd/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cmd/say.h"
+
+int spw__size_parse(const char *text, uint64_t *out)
+{
+	static const char units[] = "KMGTPE";
+	const char *unit;
+	char *end;
+	unsigned shift = 0;
+
+	if (!isdigit((unsigned char)text[0]))
+		return -EINVAL;
+	errno = 0;
+	uint64_t whole = strtoull(text, &end, 10);
+	if (errno)
+		return -EINVAL;
+
+	uint64_t thousandths = 0;
+	if (*end == '.') {
+		unsigned weight = 100;
+
+		if (!isdigit((unsigned char)*++end))
+			return -EINVAL;
+		for (; isdigit((unsigned char)*end); end++, weight /= 10)
+			thousandths += weight * (uint64_t)(*end - '0');
+	}
+	if (*end && (unit = strchr(units, toupper((unsigned char)*end)))) {
+		shift = 10 * (unsigned)(unit - units + 1);
+		end++;
+		if (*end == 'i' && end[1] == 'B')
+			end += 2;
+		else if (*end == 'B')
+			end++;
+	} else if (*end == 'B') {
+		end++;
+	}
+	if (*end || (shift && whole >> (64 - shift)))
+		return -EINVAL;
+	*out = (whole << shift) + (uint64_t)(((unsigned __int128)thousandths << shift) / 1000);
+	return 0;
+}
+
+uint64_t spw__amount(struct spw_amount a, uint64_t whole, unsigned default_percent)
+{
+	if (a.unit == SPW_AMOUNT_BYTES)
+		return a.value;
+	uint64_t percent = a.unit == SPW_AMOUNT_PERCENT ? a.value : default_percent;
+	return (uint64_t)((unsigned __int128)whole * percent / 100) & ~(uint64_t)(SPW_PAGE - 1);
+}
+
+const char *spw__size_text(uint64_t bytes, char text[32])
+{
+	static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	double value = (double)bytes;
+	unsigned unit = 0;
+
+	for (; value >= 1024 && unit < 6; unit++)
+		value /= 1024;
+	snprintf(text, 32, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
+	return text;
+}
+
+static int parse_amount(const char *text, struct spw_amount *out)
+{
+	size_t len = strlen(text);
+
+	if (len > 1 && text[len - 1] == '%') {
+		char *end;
+		unsigned long percent = strtoul(text, &end, 10);
+
+		if (!isdigit((unsigned char)text[0]) || end != text + len - 1 || percent < 1 || percent > 100)
+			return -EINVAL;
+		*out = (struct spw_amount){SPW_AMOUNT_PERCENT, percent};
+		return 0;
+	}
+	out->unit = SPW_AMOUNT_BYTES;
+	return spw__size_parse(text, &out->value);
+}
+
+static int set_ram(struct spw_options *o, const char *value)
+{
+	if (parse_amount(value, &o->ram))
+		return spw__fail("--ram %s: not a size; say for instance --ram 512M, --ram 2G or --ram 25%%", value);
+	return 0;
+}
+
+/* One key=value of --swap. Says what is wrong; the caller has checked that the kind is known. */
+static int set_swap_key(struct spw_options *o, bool file, const char *key)
+{
+	if (!strncmp(key, "size=", 5)) {
+		struct spw_amount *size = file ? &o->file_size : &o->zswap_size;
+
+		if (parse_amount(key + 5, size) || (file && size->unit == SPW_AMOUNT_PERCENT) || !size->value)
+			return spw__fail("--swap %s: size=%s: not a size; say for instance size=512M%s",
+					 file ? "file" : "zswap", key + 5, file ? "" : " or size=50%");
+		return 0;
+	}
+	if (file && !strcmp(key, "encrypt=on")) {
+		o->encrypt = true;
+		return 0;
+	}
+	if (file && !strcmp(key, "encrypt=off")) {
+		o->encrypt = false;
+		return 0;
+	}
+	if (file && !strncmp(key, "encrypt=", 8))
+		return spw__fail("--swap file: %s: say encrypt=on or encrypt=off", key);
+	return spw__fail("--swap %s: unknown key '%s'; it knows %s", file ? "file" : "zswap", key,
+			 file ? "size=SIZE and encrypt=on|off" : "size=SIZE|N%");
+}
+
+static int set_swap(struct spw_options *o, char *value)
+{
+	char *keys = strchr(value, ',');
+	if (keys)
+		*keys++ = '\0';
+	char *path = strchr(value, ':');
+	if (path)
+		*path++ = '\0';
+
+	bool file = !strcmp(value, "file");
+	if (!file && strcmp(value, "zswap"))
+		return spw__fail("--swap %s: unknown kind; say --swap zswap or --swap file[:PATH]", value);
+	if (!file && path)
+		return spw__fail("--swap zswap:%s: zswap lives in RAM and takes no path; say --swap file:%s", path,
+				 path);
+	if (path && !*path)
+		return spw__fail("--swap file: the path behind ':' is empty; name a file, or leave the ':' out");
+	if (file ? o->file : o->zswap)
+		return spw__fail("--swap %s: given twice; one tier of each kind is possible", value);
+
+	if (file) {
+		o->file = true;
+		o->file_path = path;
+	} else {
+		o->zswap = true;
+		o->zswap_first = !o->file;
+	}
+	for (char *key; (key = strsep(&keys, ","));) {
+		int failed = set_swap_key(o, file, key);
+		if (failed)
+			return failed;
+	}
+	return 0;
+}
+
+static int set_codec(struct spw_options *o, const char *value)
+{
+	if (spw__codec_parse(value, &o->codec))
+		return spw__fail("--codec %s: unknown codec; say lz4, zstd or zstd:LEVEL (1 to 19)", value);
+	return 0;
+}
+
+static int set_fault(const char *value)
+{
+	if (strcmp(value, "auto") && strcmp(value, "thread"))
+		return spw__fail("--fault %s: unknown mode; say auto or thread", value);
+	return 0; /* the handler thread is the one mode there is, so that auto is thread */
+}
+
+static int set_evict(struct spw_options *o, const char *value)
+{
+	static const char *const names[] = {
+		[SPW_EVICT_AUTO] = "auto", [SPW_EVICT_MOVE] = "move", [SPW_EVICT_WP] = "wp"};
+
+	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (!strcmp(value, names[i])) {
+			o->evict = i;
+			return 0;
+		}
+	return spw__fail("--evict %s: unknown way; say auto, move or wp", value);
+}
+
+static int set_on_full(struct spw_options *o, const char *value)
+{
+	if (strcmp(value, "grow") && strcmp(value, "kill"))
+		return spw__fail("--on-full %s: say grow (go over the cap and warn) or kill (end the program)", value);
+	o->on_full = strcmp(value, "kill") ? SPW_FULL_GROW : SPW_FULL_KILL;
+	return 0;
+}
+
+enum option {
+	OPT_UNKNOWN,
+	OPT_RAM,
+	OPT_SWAP,
+	OPT_CODEC,
+	OPT_FAULT,
+	OPT_EVICT,
+	OPT_ON_FULL,
+	OPT_STATS,
+	OPT_QUIET,
+	OPT_BEST_EFFORT,
+	OPT_HELP,
+};
+
+static const struct {
+	const char *name;
+	enum option option;
+	const char *value; /* what its value looks like; NULL: it takes none */
+} table[] = {
+	{"--ram", OPT_RAM, "512M"},     {"--swap", OPT_SWAP, "zswap"},
+	{"--codec", OPT_CODEC, "lz4"},  {"--fault", OPT_FAULT, "auto"},
+	{"--evict", OPT_EVICT, "auto"}, {"--on-full", OPT_ON_FULL, "grow"},
+	{"--stats", OPT_STATS, "FILE"}, {"--quiet", OPT_QUIET, NULL},
+	{"-q", OPT_QUIET, NULL},        {"--best-effort", OPT_BEST_EFFORT, NULL},
+	{"--help", OPT_HELP, NULL},     {"-h", OPT_HELP, NULL},
+};
+
+static int apply(struct spw_options *o, enum option option, char *value)
+{
+	switch (option) {
+	case OPT_RAM:
+		return set_ram(o, value);
+	case OPT_SWAP:
+		return set_swap(o, value);
+	case OPT_CODEC:
+		return set_codec(o, value);
+	case OPT_FAULT:
+		return set_fault(value);
+	case OPT_EVICT:
+		return set_evict(o, value);
+	case OPT_ON_FULL:
+		return set_on_full(o, value);
+	case OPT_STATS:
+		o->stats = value;
+		return 0;
+	case OPT_QUIET:
+		o->quiet = true;
+		return 0;
+	case OPT_BEST_EFFORT:
+		o->best_effort = true;
+		return 0;
+	case OPT_HELP:
+		o->help = true;
+		return 0;
+	case OPT_UNKNOWN:
+		break;
+	}
+	return SPW_EXIT_FAILED;
+}
+
+int spw__options_parse(char **argv, struct spw_options *out)
+{
+	*out = (struct spw_options){.zswap_first = true, .encrypt = true};
+	spw__codec_parse("lz4", &out->codec);
+
+	for (; *argv && (*argv)[0] == '-'; argv++) {
+		if (!strcmp(*argv, "--")) {
+			argv++;
+			break;
+		}
+		char *value = strchr(*argv, '=');
+		size_t len = value ? (size_t)(value - *argv) : strlen(*argv);
+		unsigned i = 0;
+		const unsigned n = sizeof(table) / sizeof(table[0]);
+
+		while (i < n && (strlen(table[i].name) != len || strncmp(*argv, table[i].name, len)))
+			i++;
+		if (i == n)
+			return spw__fail("%.*s: unknown option; see spillway run --help", (int)len, *argv);
+		if (value && !table[i].value)
+			return spw__fail("%s: takes no value", table[i].name);
+		if (value)
+			value++;
+		else if (table[i].value && !(value = *++argv))
+			return spw__fail("%s: needs a value, for instance %s %s", table[i].name, table[i].name,
+					 table[i].value);
+
+		int failed = apply(out, table[i].option, value);
+		if (failed || out->help)
+			return failed;
+	}
+	if (!*argv)
+		return spw__fail("no PROGRAM given; say for instance: spillway run --ram 512M -- PROGRAM ARG...");
+	out->program = argv;
+	if (!out->zswap && !out->file)
+		out->zswap = out->file = true;
+	return 0;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPW_CMD_OPTIONS_H
+#define SPW_CMD_OPTIONS_H
+/* The command line of `spillway run`, parsed and checked against itself; nothing here looks at the machine. */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "codec/codec.h"
+#include "host/control.h"
+
+/* "512M" or "25%" or not given. */
+struct spw_amount {
+	enum { SPW_AMOUNT_DEFAULT = 0, SPW_AMOUNT_BYTES, SPW_AMOUNT_PERCENT } unit;
+	uint64_t value;
+};
+
+struct spw_options {
+	struct spw_amount ram;
+
+	bool zswap, file; /* which tiers */
+	bool zswap_first; /* zswap is above file */
+	struct spw_amount zswap_size, file_size;
+	const char *file_path; /* NULL: unlinked, in $TMPDIR or /var/tmp */
+	bool encrypt;
+
+	struct spw_codec codec;
+	enum spw_evict evict;
+	enum spw_on_full on_full;
+	const char *stats; /* "-" is stderr, NULL is none */
+	bool quiet, best_effort;
+	bool help;
+	char **program; /* PROGRAM and its arguments, NULL-terminated */
+};
+
+/*
+ * argv begins behind "run". 0, or SPW_EXIT_FAILED with the one line said. The strings stay argv's. With `help` set
+ * nothing else was checked.
+ */
+int spw__options_parse(char **argv, struct spw_options *out);
+
+/* A size such as 4096, 512M, 2G, 1.5GiB; powers of 1024. 0 or -EINVAL. */
+int spw__size_parse(const char *text, uint64_t *out);
+
+/* An amount in bytes: itself, its percentage of `whole`, or the default's percentage. */
+uint64_t spw__amount(struct spw_amount a, uint64_t whole, unsigned default_percent);
+
+/* "512.0 MiB" into a buffer of 32. */
+const char *spw__size_text(uint64_t bytes, char text[32]);
+
+#endif

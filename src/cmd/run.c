@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `spillway run`: everything that can fail is tried before the program starts, so that a program either runs under its
+ * cap or does not run. Then this process has no more to do with it than a supervisor must: it accounts, and otherwise
+ * is not there. Signals go through to the program, stdin and stdout belong to it alone, its status is ours.
+ */
+#include "cmd/run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cmd/caps.h"
+#include "cmd/help.h"
+#include "cmd/launch.h"
+#include "cmd/limits.h"
+#include "cmd/options.h"
+#include "cmd/program.h"
+#include "cmd/region.h"
+#include "cmd/say.h"
+#include "cmd/stats.h"
+#include "cmd/swapfile.h"
+#include "cmd/tree.h"
+
+#define ZSWAP_PERCENT 50u /* of --ram, when no size is given */
+
+/* One run, from its options to its end. */
+struct run {
+	struct spw_options o;
+	uint64_t ram, zswap;
+	char path[PATH_MAX], agent[PATH_MAX];
+	bool have_agent;
+	struct spw_swapfile swap;
+	struct spw_region region;
+	struct spw_tree tree;
+	FILE *stats;
+	int signals; /* signalfd */
+	pid_t program;
+	int status; /* wait status of the program */
+	bool ended;
+};
+
+static double seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static int find_program(struct run *r)
+{
+	int err = spw__program_find(r->o.program[0], r->path);
+
+	if (!err)
+		return 0;
+	spw__say("%s: %s", r->o.program[0], err == -ENOENT ? "not found" : strerror(-err));
+	return err == -ENOENT ? SPW_EXIT_NOT_FOUND : SPW_EXIT_NOT_EXECUTABLE;
+}
+
+/* Can this program be capped, here? With --best-effort it need not. */
+static int check_cappable(struct run *r)
+{
+	char why[1024];
+	struct spw_caps caps;
+
+	spw__caps(&caps);
+	r->have_agent = spw__agent_find(r->agent) == 0;
+	if (r->o.best_effort)
+		return 0;
+	if (getenv(SPW_CTL_ENV))
+		return spw__fail(
+			"already under a cap of another spillway run; leave this one out, or say --best-effort");
+	if (!r->have_agent)
+		return spw__fail("the agent library is missing: %s; install it beside the command (make install)",
+				 r->agent);
+	if (strpbrk(r->agent, ": "))
+		return spw__fail("the agent library is in a directory that LD_PRELOAD cannot name: %s; move it to a "
+				 "path without "
+				 "spaces and colons",
+				 r->agent);
+	if (spw__caps_refusal(&caps, r->o.evict, why, sizeof(why)))
+		return spw__fail("%s", why);
+
+	int verdict = spw__program_check(r->path, why, sizeof(why));
+	if (verdict == -ENOENT) {
+		spw__say("%s: interpreter not found: %s", r->o.program[0], why);
+		return SPW_EXIT_NOT_FOUND;
+	}
+	return verdict ? spw__fail("%s; or say --best-effort to run it without the cap", why) : 0;
+}
+
+static int settle_sizes(struct run *r)
+{
+	struct spw_limit limit;
+	char a[32], b[32];
+	int err = spw__limit(&limit);
+
+	if (err && r->o.ram.unit != SPW_AMOUNT_BYTES)
+		return spw__fail("cannot tell how much memory there is (%s); say --ram SIZE", strerror(-err));
+	r->ram = spw__amount(r->o.ram, limit.bytes, SPW_RAM_PERCENT);
+	if (r->ram < SPW_RAM_LEAST)
+		return spw__fail("a cap of %s is too small to work in; the least is --ram %s",
+				 spw__size_text(r->ram, a), "16M");
+	if (r->o.zswap)
+		r->zswap = spw__amount(r->o.zswap_size, r->ram, ZSWAP_PERCENT);
+	if (r->zswap > r->ram)
+		return spw__fail("--swap zswap,size: %s do not fit under a cap of %s; the pool is part of it",
+				 spw__size_text(r->zswap, a), spw__size_text(r->ram, b));
+	return 0;
+}
+
+static int open_stats(struct run *r)
+{
+	if (!r->o.stats)
+		return 0;
+	r->stats = strcmp(r->o.stats, "-") ? fopen(r->o.stats, "we") : stderr;
+	return r->stats ? 0 : spw__fail("--stats %s: %s", r->o.stats, strerror(errno));
+}
+
+static int prepare(struct run *r)
+{
+	int failed = find_program(r);
+
+	if (!failed)
+		failed = settle_sizes(r);
+	if (!failed)
+		failed = check_cappable(r);
+	if (!failed)
+		failed = open_stats(r);
+	if (!failed)
+		failed = spw__swapfile_open(&r->o, &r->swap);
+	if (!failed)
+		failed = spw__region_create(&r->o, r->ram, r->zswap, &r->swap, &r->region);
+	return failed;
+}
+
+/* Block what is to be read from the signalfd: all but what a fault of this process itself raises. */
+static int block_signals(struct run *r, struct spw_launch *l)
+{
+	static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+	struct sigaction dfl = {.sa_handler = SIG_DFL};
+	sigset_t all;
+
+	sigfillset(&all);
+	for (unsigned i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
+		sigdelset(&all, faults[i]);
+	sigprocmask(SIG_SETMASK, &all, &l->mask);
+	sigaction(SIGCHLD, &dfl, &l->chld); /* ignored, it would leave no status to wait for */
+	r->signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+	return r->signals < 0 ? spw__fail("signalfd: %s", strerror(errno)) : 0;
+}
+
+/* Were one of the first three closed, a descriptor of ours would take its place. The program finds it closed still. */
+static void fill_first_three(void)
+{
+	int fd;
+
+	while ((fd = open("/dev/null", O_RDWR | O_CLOEXEC)) >= 0 && fd <= STDERR_FILENO)
+		;
+	if (fd >= 0)
+		close(fd);
+}
+
+static void close_others(const int *keep, unsigned n)
+{
+	unsigned from = 3;
+
+	for (;;) {
+		unsigned next = ~0u;
+		for (unsigned i = 0; i < n; i++)
+			if (keep[i] >= (int)from && (unsigned)keep[i] < next)
+				next = (unsigned)keep[i];
+		if (next > from)
+			close_range(from, next - 1, 0);
+		if (next == ~0u)
+			return;
+		from = next + 1;
+	}
+}
+
+/*
+ * A pipe ends when its last holder lets go: the program's input, output and whatever else it was given must not be
+ * kept open here. And what was inherited as a limit on files is the program's, not ours.
+ */
+static void let_go(const struct run *r)
+{
+	const int keep[] = {r->signals, r->region.fd, r->swap.fd,
+			    r->stats && r->stats != stderr ? fileno(r->stats) : -1};
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	struct rlimit files;
+
+	if (null >= 0) {
+		dup2(null, STDIN_FILENO);
+		dup2(null, STDOUT_FILENO);
+	}
+	close_others(keep, sizeof(keep) / sizeof(keep[0]));
+	if (!getrlimit(RLIMIT_NOFILE, &files)) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+}
+
+/* What the terminal sends has gone to the whole foreground group, the program too; only the rest is passed on. */
+static void relay(const struct run *r, const struct signalfd_siginfo *info)
+{
+	if (info->ssi_signo != SIGCHLD && info->ssi_code != SI_KERNEL)
+		kill(r->program, (int)info->ssi_signo);
+}
+
+/* Wait for all that has ended or stopped. */
+static void reap(struct run *r)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG | WUNTRACED)) > 0) {
+		if (pid != r->program)
+			continue;
+		if (!WIFSTOPPED(status)) {
+			r->status = status;
+			r->ended = true;
+		} else if (WSTOPSIG(status) != SIGSTOP) {
+			/* job control: the shell waits for this process to stop as well, and continues both */
+			kill(getpid(), SIGSTOP);
+			kill(r->program, SIGCONT);
+		}
+	}
+}
+
+static bool read_signals(struct run *r)
+{
+	struct signalfd_siginfo info;
+	bool child = false;
+
+	while (read(r->signals, &info, sizeof(info)) == sizeof(info)) {
+		child |= info.ssi_signo == SIGCHLD;
+		relay(r, &info);
+	}
+	if (child)
+		reap(r);
+	return child;
+}
+
+/* Until the program has ended. 0, or SPW_EXIT_FAILED when --on-full kill has ended it. */
+static int supervise(struct run *r)
+{
+	struct pollfd poll_signals = {.fd = r->signals, .events = POLLIN};
+	struct spw_ctl *ctl = r->region.ctl;
+	bool changed = true;
+
+	while (!r->ended) {
+		if (__atomic_load_n(&ctl->kill_tree, __ATOMIC_ACQUIRE)) {
+			spw__tree_kill();
+			return spw__fail("every tier is full; the program was ended (--on-full kill)");
+		}
+		uint64_t ns = spw__tree_tick(&r->tree, changed);
+		struct timespec wait = {.tv_nsec = (long)ns};
+		changed = ppoll(&poll_signals, 1, &wait, NULL) > 0 && read_signals(r);
+	}
+	return 0;
+}
+
+static void report(const struct run *r)
+{
+	const struct spw_tree *t = &r->tree;
+	char text[2048] = "", peak[32];
+	size_t len = 0;
+
+	if (r->o.quiet || !t->uncapped_processes)
+		return;
+	for (unsigned i = 0; i < t->uncapped_names && len < sizeof(text); i++) {
+		const struct spw_uncapped *u = &t->uncapped[i];
+		len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s x%u, peak %s", i ? "; " : "", u->comm,
+					u->processes, spw__size_text(u->peak_bytes, peak));
+	}
+	spw__say("%u process%s ran without the cap: %s", t->uncapped_processes, t->uncapped_processes == 1 ? "" : "es",
+		 text);
+}
+
+static int start(struct run *r)
+{
+	struct spw_launch l = {
+		.path = r->path,
+		.argv = r->o.program,
+		.agent = r->have_agent ? r->agent : NULL,
+		.control_fd = r->region.fd,
+	};
+	int failed = block_signals(r, &l);
+
+	if (failed)
+		return failed;
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	r->program = spw__launch(&l);
+	if (r->program < 0)
+		return -r->program;
+	let_go(r);
+	if (spw__tree_open(&r->tree, &r->region, r->program)) {
+		spw__tree_kill();
+		return spw__fail("no memory to supervise with");
+	}
+	return 0;
+}
+
+int spw__run(char **argv)
+{
+	struct run r = {.swap = {.fd = -1}};
+	double begin;
+
+	int failed = spw__options_parse(argv, &r.o);
+	if (failed)
+		return failed;
+	if (r.o.help)
+		return spw__help_run();
+
+	fill_first_three();
+	failed = prepare(&r);
+	begin = seconds();
+	if (!failed)
+		failed = start(&r);
+	if (!failed) {
+		failed = supervise(&r);
+		__atomic_store_n(&r.region.ctl->closing, 1, __ATOMIC_RELEASE);
+		report(&r);
+		if (r.stats)
+			spw__stats_write(r.stats, &r.tree, &r.swap, seconds() - begin);
+	}
+	if (r.stats && r.stats != stderr && fclose(r.stats) && !failed)
+		failed = spw__fail("--stats %s: %s", r.o.stats, strerror(errno));
+	spw__swapfile_close(&r.swap);
+	if (failed)
+		return failed;
+	return WIFSIGNALED(r.status) ? SPW_EXIT_SIGNAL + WTERMSIG(r.status) : WEXITSTATUS(r.status);
+}

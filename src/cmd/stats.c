@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Totals come from the tree's counters, which outlive the processes that counted; states (pages out, memory taken) are
+ * sums over the records of the processes that are there at the end. Nothing is computed from what it ought to be.
+ */
+#include "cmd/stats.h"
+
+#include <jansson.h>
+
+#include "host/latency.h"
+
+#define LOAD(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
+
+/* The records summed up. */
+struct sums {
+	uint64_t swapped_pages, metadata_bytes;
+	uint64_t pool_bytes, pool_stored, pool_pages;
+	uint64_t file_pages, file_stored;
+};
+
+static struct sums sum_records(const struct spw_ctl *ctl)
+{
+	struct sums s = {0};
+
+	for (const struct spw_ctl_proc *r = ctl->proc; r < ctl->proc + SPW_CTL_PROCS; r++) {
+		if (LOAD(r->pid) <= 0)
+			continue;
+		s.swapped_pages += LOAD(r->swapped_pages);
+		s.metadata_bytes += LOAD(r->metadata_bytes);
+		s.pool_bytes += LOAD(r->pool_bytes);
+		s.pool_stored += LOAD(r->pool_stored);
+		s.pool_pages += LOAD(r->pool_pages);
+		s.file_pages += LOAD(r->file_pages);
+		s.file_stored += LOAD(r->file_stored);
+	}
+	return s;
+}
+
+static json_t *number(uint64_t n)
+{
+	return json_integer((json_int_t)n);
+}
+
+/* The smallest time that no less than `percent` of the faults kept to within their bucket. */
+static uint64_t percentile(const struct spw_ctl_total *total, unsigned percent)
+{
+	uint64_t all = 0, seen = 0;
+
+	for (unsigned i = 0; i < SPW_LAT_BUCKETS; i++)
+		all += LOAD(total->fault_hist[i]);
+	for (unsigned i = 0; i < SPW_LAT_BUCKETS; i++) {
+		seen += LOAD(total->fault_hist[i]);
+		if (seen && seen * 100 >= all * percent)
+			return spw__lat_floor(i);
+	}
+	return 0;
+}
+
+static json_t *faults(const struct spw_ctl_total *total)
+{
+	return json_pack("{s:o, s:o, s:o, s:o}", "count", number(LOAD(total->fault_count)), "p50_ns",
+			 number(percentile(total, 50)), "p99_ns", number(percentile(total, 99)), "max_ns",
+			 number(LOAD(total->fault_max_ns)));
+}
+
+static json_t *zswap_tier(const struct spw_ctl *ctl, const struct sums *s)
+{
+	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "name", "zswap", "kind", "zswap",
+			 "capacity_bytes", number(ctl->zswap_bytes), "used_bytes", number(s->pool_bytes), "pages",
+			 number(s->pool_pages), "stored_bytes", number(s->pool_stored), "reads",
+			 number(LOAD(ctl->total.pool_reads)), "writes", number(LOAD(ctl->total.pool_writes)), "errors",
+			 number(LOAD(ctl->total.pool_errors)));
+}
+
+static json_t *file_tier(const struct spw_region *r, const struct sums *s, const struct spw_swapfile *swap)
+{
+	uint64_t used, capacity;
+
+	spw__file_shared_use(r->shared, &used, &capacity);
+	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "name", swap->path[0] ? swap->path : "file",
+			 "kind", "file", "capacity_bytes", number(capacity), "used_bytes", number(used), "pages",
+			 number(s->file_pages), "stored_bytes", number(s->file_stored), "reads",
+			 number(LOAD(r->ctl->total.file_reads)), "writes", number(LOAD(r->ctl->total.file_writes)),
+			 "errors", number(LOAD(r->ctl->total.file_errors)));
+}
+
+static json_t *tiers(const struct spw_region *r, const struct sums *s, const struct spw_swapfile *swap)
+{
+	json_t *list = json_array();
+
+	if (r->ctl->zswap_bytes)
+		json_array_append_new(list, zswap_tier(r->ctl, s));
+	if (r->shared)
+		json_array_insert_new(list, r->ctl->zswap_first ? json_array_size(list) : 0, file_tier(r, s, swap));
+	return list;
+}
+
+void spw__stats_write(FILE *to, const struct spw_tree *t, const struct spw_swapfile *swap, double wall_seconds)
+{
+	const struct spw_ctl *ctl = t->region->ctl;
+	const struct spw_ctl_total *total = &ctl->total;
+	struct sums s = sum_records(ctl);
+	uint64_t over =
+		t->resident_peak_bytes > ctl->ram_limit_bytes ? t->resident_peak_bytes - ctl->ram_limit_bytes : 0;
+	json_t *o = json_object();
+
+	json_object_set_new(o, "version", json_string(SPW_VERSION));
+	json_object_set_new(o, "wall_seconds", json_real(wall_seconds));
+	json_object_set_new(o, "ram_limit_bytes", number(ctl->ram_limit_bytes));
+	json_object_set_new(o, "resident_peak_bytes", number(t->resident_peak_bytes));
+	json_object_set_new(o, "swapped_pages", number(s.swapped_pages));
+	json_object_set_new(o, "swapped_pages_peak", number(t->peak.swapped_pages));
+	json_object_set_new(o, "swap_out_pages", number(LOAD(total->swap_out_pages)));
+	json_object_set_new(o, "swap_in_pages", number(LOAD(total->swap_in_pages)));
+	json_object_set_new(o, "same_filled_pages", number(LOAD(total->same_filled_pages)));
+	json_object_set_new(o, "writeback_pages", number(LOAD(total->writeback_pages)));
+	/* both of the sample with the most pages out: afterwards neither says what a page costs */
+	json_object_set_new(o, "metadata_bytes", number(t->peak.metadata_bytes));
+	json_object_set_new(
+		o, "metadata_bytes_per_page",
+		json_real(t->peak.swapped_pages ? (double)t->peak.metadata_bytes / (double)t->peak.swapped_pages : 0));
+	json_object_set_new(o, "cap_exceeded_bytes", number(over));
+	json_object_set_new(o, "processes", number(LOAD(total->processes) + t->uncapped_processes));
+	json_object_set_new(o, "processes_uncapped", number(t->uncapped_processes));
+	json_object_set_new(o, "faults", faults(total));
+	json_object_set_new(o, "tiers", tiers(t->region, &s, swap));
+	json_dumpf(o, to, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+	fputc('\n', to);
+	json_decref(o);
+}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Swapped memory must not hide in the page cache, outlive the run by accident, or overwrite somebody's file. So the
+ * swapfile has no name unless it is given one, O_DIRECT where the filesystem has that, and a file that exists is
+ * taken only if it is empty or says itself that it is swap. Two runs, or the kernel's swapon, exclude each other.
+ */
+#include "cmd/swapfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include "cmd/say.h"
+#include "cmd/swaphdr.h"
+
+#define LEAST_BYTES (1ull << 20)
+#define MOST_BYTES  (1ull << 40) /* what a slot can address */
+
+static bool in_ram(const char *dir)
+{
+	struct statfs fs;
+
+	return !statfs(dir, &fs) && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
+const char *spw__swapfile_dir(void)
+{
+	const char *dir = getenv("TMPDIR");
+
+	return dir && *dir && !in_ram(dir) ? dir : "/var/tmp";
+}
+
+/* open(2) with O_DIRECT, and without where the filesystem has none. */
+static int open_direct(const char *path, int flags)
+{
+	int fd = open(path, flags | O_CLOEXEC | O_DIRECT, 0600);
+
+	return fd < 0 && errno == EINVAL ? open(path, flags | O_CLOEXEC, 0600) : fd;
+}
+
+static int open_unlinked(const char *dir)
+{
+	int fd = open_direct(dir, O_TMPFILE | O_RDWR);
+	char path[PATH_MAX];
+
+	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
+		return fd;
+	snprintf(path, sizeof(path), "%s/spillway-XXXXXX", dir);
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd >= 0)
+		unlink(path);
+	return fd;
+}
+
+/* How far a file may grow that has been given no size: what is free, less a tenth. */
+static uint64_t room(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) ? 0 : (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize / 10 * 9;
+}
+
+/* Settle the size of a file that this run may grow. */
+static int size_new(const struct spw_options *o, struct spw_swapfile *s, const char *where)
+{
+	struct rlimit most;
+	char text[32];
+
+	s->max_bytes = o->file_size.unit ? o->file_size.value : room(s->fd);
+	if (s->max_bytes > MOST_BYTES && o->file_size.unit)
+		return spw__fail("--swap file: size=%s is too large; a swapfile holds up to 1 TiB",
+				 spw__size_text(s->max_bytes, text));
+	if (s->max_bytes > MOST_BYTES)
+		s->max_bytes = MOST_BYTES;
+	if (!getrlimit(RLIMIT_FSIZE, &most) && most.rlim_cur < s->max_bytes)
+		s->max_bytes = most.rlim_cur;
+	s->max_bytes &= ~(uint64_t)(SPW_PAGE - 1);
+	if (s->max_bytes < LEAST_BYTES)
+		return spw__fail("no room for a swapfile in %s (%s); free some, or say --swap zswap, --swap file:PATH "
+				 "or size=SIZE",
+				 where, spw__size_text(s->max_bytes, text));
+	if (ftruncate(s->fd, (off_t)s->max_bytes))
+		return spw__fail("swapfile in %s: %s", where, strerror(errno));
+	s->discard = true;
+	return 0;
+}
+
+static int format_new(const struct spw_options *o, struct spw_swapfile *s)
+{
+	int failed = size_new(o, s, s->path);
+	if (failed)
+		return failed;
+	int err = spw__swaphdr_write(s->fd, (uint32_t)(s->max_bytes / SPW_PAGE - 1));
+	if (err)
+		return spw__fail("--swap file:%s: cannot write the swap header: %s", s->path, strerror(-err));
+	return 0;
+}
+
+/* A file or device that is swap already: its header says what may be used. */
+static int use_existing(const struct spw_options *o, struct spw_swapfile *s, uint64_t bytes)
+{
+	struct spw_swaphdr h;
+	int err = spw__swaphdr_read(s->fd, &h);
+
+	if (err == -ENODATA)
+		return spw__fail(
+			"--swap file:%s: it exists and is no swapfile; name a new file, or make it one: mkswap %s",
+			s->path, s->path);
+	if (err)
+		return spw__fail("--swap file:%s: %s", s->path, strerror(-err));
+	if (h.bad_pages)
+		return spw__fail("--swap file:%s: it has bad pages; use another device", s->path);
+	s->max_bytes = ((uint64_t)h.last_page + 1) * SPW_PAGE;
+	if (s->max_bytes > bytes)
+		s->max_bytes = bytes & ~(uint64_t)(SPW_PAGE - 1);
+	if (o->file_size.unit && o->file_size.value < s->max_bytes)
+		s->max_bytes = o->file_size.value & ~(uint64_t)(SPW_PAGE - 1);
+	if (s->max_bytes > MOST_BYTES)
+		s->max_bytes = MOST_BYTES;
+	if (s->max_bytes < LEAST_BYTES)
+		return spw__fail("--swap file:%s: too small; a swapfile has 1 MiB or more", s->path);
+	return 0;
+}
+
+static int open_named(const struct spw_options *o, struct spw_swapfile *s)
+{
+	struct stat st;
+	uint64_t bytes = 0;
+
+	snprintf(s->path, sizeof(s->path), "%s", o->file_path);
+	s->first_byte = SPW_PAGE;
+	s->fd = open_direct(s->path, O_RDWR | O_CREAT | O_EXCL);
+	s->remove = s->fd >= 0;
+	if (s->fd < 0 && errno == EEXIST) /* on a device O_EXCL refuses what is mounted or swapped on */
+		s->fd = open_direct(s->path, O_RDWR | (!stat(s->path, &st) && S_ISBLK(st.st_mode) ? O_EXCL : 0));
+	if (s->fd < 0)
+		return spw__fail("--swap file:%s: %s", s->path,
+				 errno == ETXTBSY || errno == EBUSY ? "in use by the kernel" : strerror(errno));
+	if (fstat(s->fd, &st))
+		return spw__fail("--swap file:%s: %s", s->path, strerror(errno));
+	if (flock(s->fd, LOCK_EX | LOCK_NB))
+		return spw__fail("--swap file:%s: in use by another spillway run; name another file", s->path);
+
+	if (S_ISBLK(st.st_mode)) {
+		if (ioctl(s->fd, BLKGETSIZE64, &bytes))
+			return spw__fail("--swap file:%s: %s", s->path, strerror(errno));
+		return use_existing(o, s, bytes);
+	}
+	if (!S_ISREG(st.st_mode))
+		return spw__fail("--swap file:%s: neither a file nor a block device", s->path);
+	return st.st_size ? use_existing(o, s, (uint64_t)st.st_size) : format_new(o, s);
+}
+
+int spw__swapfile_open(const struct spw_options *o, struct spw_swapfile *out)
+{
+	*out = (struct spw_swapfile){.fd = -1};
+	if (!o->file)
+		return 0;
+
+	int failed;
+	if (o->file_path) {
+		failed = open_named(o, out);
+	} else {
+		const char *dir = spw__swapfile_dir();
+
+		out->fd = open_unlinked(dir);
+		failed = out->fd < 0
+				 ? spw__fail(
+					   "no swapfile in %s: %s; set TMPDIR, or say --swap file:PATH or --swap zswap",
+					   dir, strerror(errno))
+				 : size_new(o, out, dir);
+	}
+	if (failed)
+		spw__swapfile_close(out);
+	return failed;
+}
+
+void spw__swapfile_close(struct spw_swapfile *s)
+{
+	if (s->remove)
+		unlink(s->path);
+	if (s->fd >= 0)
+		close(s->fd);
+	s->fd = -1;
+	s->remove = false;
+}

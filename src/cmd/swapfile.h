@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPW_CMD_SWAPFILE_H
+#define SPW_CMD_SWAPFILE_H
+/* The file or block device under the file tier. */
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cmd/options.h"
+
+struct spw_swapfile {
+	int fd;              /* close-on-exec; -1 when there is none */
+	uint64_t first_byte; /* where segments may begin */
+	uint64_t max_bytes;  /* how far the file may reach */
+	bool discard;        /* freed ranges may be given back to the filesystem */
+	bool remove;         /* made by this run under its name, and goes with it */
+	char path[PATH_MAX];
+};
+
+/* The directory that unlinked swapfiles are made in: $TMPDIR or /var/tmp; not one that is itself in RAM. */
+const char *spw__swapfile_dir(void);
+
+/* 0, or SPW_EXIT_FAILED with the one line said. */
+int spw__swapfile_open(const struct spw_options *o, struct spw_swapfile *out);
+void spw__swapfile_close(struct spw_swapfile *s);
+
+#endif

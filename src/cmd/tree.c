@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The cap holds for a tree of processes that come and go, each with an agent that sees only itself, some with none.
+ * Walking /proc often enough to keep up with an allocation of gigabytes a second would cost as much as the program
+ * saves. So processes are found by a walk every 50 ms, or at once when an agent has signed in or a child has ended;
+ * between walks only one number of each known process is read, through a descriptor that stays open, and the nearer
+ * the tree is to its cap the more often.
+ *
+ * What agents rely on: target_bytes of a READY record is the resident size that its process should hold itself to.
+ */
+#include "cmd/tree.h"
+
+#include <errno.h>
+#include <linux/kcmp.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cmd/procfs.h"
+#include "cmd/program.h"
+#include "cmd/targets.h"
+
+#define MS                1000000ull
+#define WALK_NS           (50 * MS)
+#define TICK_LEAST_NS     (2 * MS)
+#define TICK_MOST_NS      (50 * MS)
+#define FILL_BYTES_PER_NS 8 /* no program fills memory faster than 8 GB/s */
+#define NEWBORN_NS        (200 * MS)
+#define SIGN_IN_NS        (1000 * MS) /* an agent that has not signed in by then is not there */
+#define VERDICTS          64u
+#define NO_RECORD         (-1)
+
+struct executable {
+	dev_t dev;
+	ino_t ino;
+};
+
+struct spw_verdict {
+	struct executable exe;
+	bool cappable;
+};
+
+struct spw_process {
+	pid_t pid, parent;
+	uint64_t start_time;
+	char comm[16];
+	int statm;
+	int record; /* index of its agent's, NO_RECORD */
+	bool seen;  /* in the walk under way */
+	struct executable exe;
+	uint64_t exe_since_ns;
+	uint64_t resident;
+	bool uncapped;
+};
+
+static uint64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static struct spw_process *find(struct spw_tree *t, pid_t pid)
+{
+	for (unsigned i = 0; i < t->processes; i++)
+		if (t->process[i].pid == pid)
+			return &t->process[i];
+	return NULL;
+}
+
+static void drop(struct spw_tree *t, struct spw_process *p)
+{
+	close(p->statm);
+	*p = t->process[--t->processes];
+}
+
+static struct spw_process *add(struct spw_tree *t, pid_t pid)
+{
+	struct spw_stat st;
+
+	if (spw__proc_stat(pid, &st) || st.dead)
+		return NULL;
+	if (t->processes == t->room) {
+		unsigned room = t->room ? 2 * t->room : 64;
+		void *grown = realloc(t->process, room * sizeof(*t->process));
+		if (!grown)
+			return NULL;
+		t->process = grown;
+		t->room = room;
+	}
+	int statm = spw__proc_open_statm(pid);
+	if (statm < 0)
+		return NULL;
+	struct spw_process *p = &t->process[t->processes++];
+	*p = (struct spw_process){
+		.pid = pid,
+		.parent = st.parent,
+		.start_time = st.start_time,
+		.statm = statm,
+		.record = NO_RECORD,
+		.exe_since_ns = t->now_ns,
+	};
+	memcpy(p->comm, st.comm, sizeof(p->comm));
+	return p;
+}
+
+static void visit(void *ctx, pid_t pid)
+{
+	struct spw_tree *t = ctx;
+	struct spw_process *p = find(t, pid);
+	struct spw_stat st;
+
+	if (p && spw__proc_stat(pid, &st) == 0 && (st.dead || st.start_time != p->start_time)) {
+		drop(t, p);
+		p = NULL;
+	}
+	if (!p)
+		p = add(t, pid);
+	if (!p || p->seen)
+		return;
+	p->seen = true;
+	spw__proc_children(pid, visit, t);
+}
+
+/* The tree below this process. */
+static void walk(struct spw_tree *t)
+{
+	for (unsigned i = 0; i < t->processes; i++)
+		t->process[i].seen = false;
+	spw__proc_children(getpid(), visit, t);
+	for (unsigned i = t->processes; i-- > 0;) {
+		struct spw_process *p = &t->process[i];
+		struct spw_stat st;
+		/* one whose parent ended under the walk is alive and will be seen in the next */
+		if (!p->seen && (spw__proc_stat(p->pid, &st) || st.dead || st.start_time != p->start_time))
+			drop(t, p);
+	}
+	t->next_walk_ns = t->now_ns + WALK_NS;
+}
+
+static struct spw_ctl_proc *record(const struct spw_tree *t, const struct spw_process *p)
+{
+	return p->record == NO_RECORD ? NULL : &t->region->ctl->proc[p->record];
+}
+
+static bool ready(const struct spw_tree *t, const struct spw_process *p)
+{
+	const struct spw_ctl_proc *r = record(t, p);
+	uint32_t flags = r ? __atomic_load_n(&r->flags, __ATOMIC_ACQUIRE) : 0;
+
+	return (flags & (SPW_PROC_READY | SPW_PROC_REFUSED)) == SPW_PROC_READY;
+}
+
+/* Give back what the process of record i held. The pid goes last: from then on the record is another's to claim. */
+static void release(const struct spw_tree *t, unsigned i)
+{
+	struct spw_ctl_proc *r = &t->region->ctl->proc[i];
+
+	if (r->pid == t->program)
+		return; /* what it held at its end is for the statistics, which end with it */
+	if (t->region->shared)
+		spw__file_reap(t->region->shared, i);
+	__atomic_store_n(&r->flags, 0, __ATOMIC_RELAXED);
+	memset((char *)r + offsetof(struct spw_ctl_proc, start_time), 0,
+	       sizeof(*r) - offsetof(struct spw_ctl_proc, start_time));
+	__atomic_store_n(&r->pid, 0, __ATOMIC_RELEASE);
+}
+
+/* Match records with processes: new ones are added, those of dead ones released. */
+static void match_records(struct spw_tree *t)
+{
+	for (unsigned i = 0; i < t->processes; i++)
+		t->process[i].record = NO_RECORD;
+	for (unsigned i = 0; i < SPW_CTL_PROCS; i++) {
+		const struct spw_ctl_proc *r = &t->region->ctl->proc[i];
+		pid_t pid = __atomic_load_n(&r->pid, __ATOMIC_ACQUIRE);
+
+		if (pid <= 0)
+			continue;
+		struct spw_process *p = find(t, pid);
+		if (!p)
+			p = add(t, pid);
+		uint64_t start = __atomic_load_n(&r->start_time, __ATOMIC_ACQUIRE); /* 0: being claimed */
+		if (!p || (start && start != p->start_time))
+			release(t, i);
+		else
+			p->record = (int)i;
+	}
+}
+
+static struct executable executable_of(pid_t pid)
+{
+	char path[64];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", pid);
+	return stat(path, &st) ? (struct executable){0} : (struct executable){st.st_dev, st.st_ino};
+}
+
+static bool same_executable(struct executable a, struct executable b)
+{
+	return a.dev == b.dev && a.ino == b.ino;
+}
+
+/* Can this executable hold an agent? Remembered, for builds run the same tool thousands of times. */
+static bool cappable(struct spw_tree *t, const struct spw_process *p)
+{
+	char path[64], why[256];
+
+	for (unsigned i = 0; i < t->verdicts; i++)
+		if (same_executable(t->verdict[i].exe, p->exe))
+			return t->verdict[i].cappable;
+	snprintf(path, sizeof(path), "/proc/%d/exe", p->pid);
+	int answer = spw__program_check(path, why, sizeof(why));
+	/* it may have ended or executed another meanwhile: then nothing is known of this one */
+	if (answer < 0 || !same_executable(executable_of(p->pid), p->exe))
+		return true;
+	t->verdict[t->next_verdict] = (struct spw_verdict){p->exe, answer == 0};
+	t->next_verdict = (t->next_verdict + 1) % VERDICTS;
+	if (t->verdicts < VERDICTS)
+		t->verdicts++;
+	return answer == 0;
+}
+
+static void uncap(struct spw_tree *t, struct spw_process *p)
+{
+	if (p->uncapped)
+		return;
+	p->uncapped = true;
+	t->uncapped_processes++;
+	for (unsigned i = 0; i < t->uncapped_names; i++)
+		if (!strcmp(t->uncapped[i].comm, p->comm)) {
+			t->uncapped[i].processes++;
+			return;
+		}
+	if (t->uncapped_names == SPW_UNCAPPED_NAMES)
+		return;
+	struct spw_uncapped *u = &t->uncapped[t->uncapped_names++];
+	*u = (struct spw_uncapped){.processes = 1};
+	memcpy(u->comm, p->comm, sizeof(u->comm));
+}
+
+/* Between fork and exec: still the parent's program, and (vfork) or all but (fork) the parent's memory. */
+static bool newborn(struct spw_tree *t, const struct spw_process *p)
+{
+	const struct spw_process *parent = find(t, p->parent);
+
+	if (!parent || !same_executable(p->exe, parent->exe))
+		return false;
+	return t->now_ns - p->exe_since_ns < NEWBORN_NS || syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) == 0;
+}
+
+/* Settle whether the process runs under the cap. */
+static void classify(struct spw_tree *t, struct spw_process *p)
+{
+	struct executable exe = executable_of(p->pid);
+	struct spw_stat st;
+
+	if (!exe.ino)
+		return; /* gone */
+	if (!same_executable(exe, p->exe)) {
+		p->exe = exe;
+		p->exe_since_ns = t->now_ns;
+		if (!spw__proc_stat(p->pid, &st))
+			memcpy(p->comm, st.comm, sizeof(p->comm));
+		/* what its agent signed in was the program before exec */
+		if (!cappable(t, p) && !spw__proc_maps(p->pid, SPW_AGENT_NAME)) {
+			if (p->record != NO_RECORD)
+				release(t, (unsigned)p->record);
+			p->record = NO_RECORD;
+			uncap(t, p);
+		}
+	}
+	if (ready(t, p) || p->uncapped)
+		return;
+	const struct spw_ctl_proc *r = record(t, p);
+	if ((r && (__atomic_load_n(&r->flags, __ATOMIC_ACQUIRE) & SPW_PROC_REFUSED)) ||
+	    (t->now_ns - p->exe_since_ns > SIGN_IN_NS && !newborn(t, p)))
+		uncap(t, p);
+}
+
+static void note_uncapped_peak(struct spw_tree *t, const struct spw_process *p)
+{
+	for (unsigned i = 0; i < t->uncapped_names; i++)
+		if (!strcmp(t->uncapped[i].comm, p->comm) && t->uncapped[i].peak_bytes < p->resident)
+			t->uncapped[i].peak_bytes = p->resident;
+}
+
+/* Read what p takes. false: it is gone. */
+static bool measure(struct spw_tree *t, struct spw_process *p)
+{
+	if (spw__proc_resident(p->statm, &p->resident))
+		return false;
+	/* statm speaks for the first thread: when that has left, the agent knows better */
+	if (!p->resident && ready(t, p))
+		p->resident = __atomic_load_n(&record(t, p)->resident_bytes, __ATOMIC_RELAXED);
+	if (p->uncapped)
+		note_uncapped_peak(t, p);
+	return true;
+}
+
+/* Sum up the tree and share out the cap. Returns the resident bytes of the tree. */
+static uint64_t account(struct spw_tree *t)
+{
+	struct spw_ctl *ctl = t->region->ctl;
+	struct spw_share share[SPW_CTL_PROCS];
+	uint64_t other = 0, capped = 0;
+	unsigned n = 0;
+
+	spw__proc_resident(t->own_statm, &other);
+	for (unsigned i = t->processes; i-- > 0;) {
+		struct spw_process *p = &t->process[i];
+		if (!measure(t, p)) {
+			if (p->record != NO_RECORD)
+				release(t, (unsigned)p->record);
+			drop(t, p);
+			continue;
+		}
+		if (!ready(t, p)) {
+			other += newborn(t, p) ? 0 : p->resident;
+			continue;
+		}
+		const struct spw_ctl_proc *r = record(t, p);
+		struct spw_share *s = &share[n++];
+		*s = (struct spw_share){
+			.resident = p->resident,
+			.shared = __atomic_load_n(&r->shared_bytes, __ATOMIC_RELAXED),
+			.heat = __atomic_load_n(&r->heat, __ATOMIC_RELAXED),
+			.record = (unsigned)p->record,
+		};
+		capped += s->resident > s->shared ? s->resident - s->shared : 0;
+	}
+	spw__targets(share, n, ctl->ram_limit_bytes, other, t->now_ns - t->last_ns);
+	for (unsigned i = 0; i < n; i++)
+		__atomic_store_n(&ctl->proc[share[i].record].target_bytes, share[i].target, __ATOMIC_RELAXED);
+	__atomic_store_n(&ctl->other_bytes, other, __ATOMIC_RELAXED);
+	__atomic_store_n(&ctl->tree_bytes, other + capped, __ATOMIC_RELEASE);
+	return other + capped;
+}
+
+static void note_peaks(struct spw_tree *t, uint64_t bytes)
+{
+	struct spw_peak sum = {0};
+
+	if (t->resident_peak_bytes < bytes)
+		t->resident_peak_bytes = bytes;
+	for (unsigned i = 0; i < t->processes; i++) {
+		const struct spw_ctl_proc *r = record(t, &t->process[i]);
+		if (!r)
+			continue;
+		sum.swapped_pages += __atomic_load_n(&r->swapped_pages, __ATOMIC_RELAXED);
+		sum.metadata_bytes += __atomic_load_n(&r->metadata_bytes, __ATOMIC_RELAXED);
+	}
+	if (t->peak.swapped_pages < sum.swapped_pages)
+		t->peak = sum;
+}
+
+int spw__tree_open(struct spw_tree *t, const struct spw_region *r, pid_t program)
+{
+	*t = (struct spw_tree){
+		.region = r, .program = program, .own_statm = spw__proc_open_statm(getpid()), .last_ns = now()};
+	t->verdict = calloc(VERDICTS, sizeof(*t->verdict));
+	return t->verdict && t->own_statm >= 0 ? 0 : -ENOMEM;
+}
+
+uint64_t spw__tree_tick(struct spw_tree *t, bool changed)
+{
+	unsigned known = t->processes;
+
+	t->now_ns = now();
+	changed |= t->now_ns >= t->next_walk_ns;
+	if (changed)
+		walk(t);
+	match_records(t);
+	if (changed || t->processes != known)
+		for (unsigned i = 0; i < t->processes; i++)
+			classify(t, &t->process[i]);
+	uint64_t bytes = account(t);
+	note_peaks(t, bytes);
+	t->last_ns = t->now_ns;
+
+	uint64_t limit = t->region->ctl->ram_limit_bytes;
+	uint64_t wait = bytes < limit ? (limit - bytes) / FILL_BYTES_PER_NS : 0;
+	return wait < TICK_LEAST_NS ? TICK_LEAST_NS : wait > TICK_MOST_NS ? TICK_MOST_NS : wait;
+}
+
+static void kill_one(void *ctx, pid_t pid)
+{
+	unsigned *killed = ctx;
+
+	kill(pid, SIGKILL);
+	++*killed;
+	spw__proc_children(pid, kill_one, killed);
+}
+
+void spw__tree_kill(void)
+{
+	for (unsigned killed = 1; killed;) {
+		killed = 0;
+		spw__proc_children(getpid(), kill_one, &killed);
+		/* children of a dead one become this process's own, and are met in the next round */
+		while (waitpid(-1, NULL, killed ? 0 : WNOHANG) > 0)
+			;
+	}
+}

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of the agent in a process.
+ *
+ * The preloaded library's constructor starts one thread and returns; everything else is that thread's work, so a
+ * process that never comes near the cap pays for one clone(2). The thread opens its descriptors in a file table of its
+ * own (thread.c), finds the control region of `spillway run`, takes a record there and watches. Near the cap it arms:
+ * opens userfaultfd, makes the space and its tiers, starts the handler. There is no way back and none is needed: what
+ * is registered but not out costs nothing.
+ *
+ * Without `spillway run` the tree has no cap to keep, so the agent ends the process when the supervisor is killed.
+ */
+#include "host/process/agent.h"
+#include "host/process/fork.h"
+#include "host/process/uffd.h"
+#include "platform/linux.h"
+#include "platform/sys.h"
+#include "tier/zswap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+
+struct spw__agent spw__agent;
+
+static char control_path[64];
+
+static int open_path(const char *path, int flags)
+{
+	return (int)spw__sys4(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0);
+}
+
+uint64_t spw__agent_target(const struct spw__agent *a)
+{
+	uint64_t target = __atomic_load_n(&a->rec->target_bytes, __ATOMIC_RELAXED);
+
+	return target ? target : a->ctl->ram_limit_bytes;
+}
+
+static __attribute__((noreturn)) void end_by(int sig)
+{
+	struct {
+		void *handler;
+		unsigned long flags;
+		void *restorer;
+		uint64_t mask;
+	} dfl = {0};
+	uint64_t none = 0;
+	long pid = spw__sys0(SYS_getpid);
+
+	spw__sys4(SYS_rt_sigaction, sig, &dfl, 0, sizeof(dfl.mask));
+	spw__sys4(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof(none));
+	spw__sys2(SYS_kill, pid, sig);
+	for (;;)
+		spw__sys2(SYS_kill, pid, SIGKILL);
+}
+
+void spw__agent_lost(spw_entry_t e, spw_slot_t where, int error)
+{
+	spw__say("a page cannot be restored (entry %u, slot 0x%x): %s; stopping process %u with SIGBUS", (uint64_t)e.idx,
+		 where.v, error == EBADMSG ? "its bytes are damaged on the swap file" : "the swap file cannot be read",
+		 (uint64_t)spw__sys0(SYS_getpid));
+	end_by(SIGBUS);
+}
+
+void spw__agent_die(const char *what, int error)
+{
+	spw__say("the agent %s (error %u); stopping process %u rather than risk its memory", what, (uint64_t)error,
+		 (uint64_t)spw__sys0(SYS_getpid));
+	end_by(SIGBUS);
+}
+
+bool spw__agent_supervisor_dead(const struct spw__agent *a)
+{
+	struct pollfd p = {.fd = a->supervisor_fd, .events = POLLIN};
+
+	return spw__sys3(SYS_poll, &p, 1, 0) == 1;
+}
+
+/* Memory that the program may pin, lock or share is not refused here: the kernel refuses to move its pages. */
+int spw__agent_register(struct spw__agent *a, uint64_t start, uint64_t end)
+{
+	return spw__uffd_register(a->uffd, (void *)(uintptr_t)start, end - start,
+				  UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
+}
+
+static int open_uffd(struct spw__agent *a)
+{
+	uint64_t base = UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |
+			UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_THREAD_ID;
+	uint64_t tries[] = {base | UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_MOVE, base | UFFD_FEATURE_EVENT_FORK,
+			    base | UFFD_FEATURE_MOVE, base};
+	int ret = -EINVAL;
+
+	for (unsigned i = 0; i < 4 && ret < 0; i++) {
+		a->features = tries[i];
+		ret = spw__uffd_open(&a->features);
+	}
+	a->uffd = ret;
+	return ret < 0 ? ret : 0;
+}
+
+static struct spw_work *make_work(struct spw__agent *a)
+{
+	struct spw_work *w;
+	void *mem = spw__plat_reserve((spw_work_size(a->space) + SPW_PAGE - 1) / SPW_PAGE * SPW_PAGE);
+
+	return mem && spw_work_init(a->space, mem, &w) == 0 ? w : NULL;
+}
+
+/* The swap file of `spillway run`, as a description of our own. */
+static int open_swap(const struct spw_ctl *c)
+{
+	char path[64];
+
+	memcpy(path, control_path, sizeof(path));
+	char *p = strrchr(path, '/') + 1;
+	char digits[12];
+	int n = 0;
+
+	for (int v = c->swap_fd; v || !n; v /= 10)
+		digits[n++] = (char)('0' + v % 10);
+	while (n > 0)
+		*p++ = digits[--n];
+	*p = 0;
+	int fd = open_path(path, O_RDWR | O_DIRECT);
+
+	return fd == -EINVAL ? open_path(path, O_RDWR) : fd;
+}
+
+static int open_file_tier(struct spw__agent *a)
+{
+	struct spw_ctl *c = a->ctl;
+	struct spw_file_io io;
+
+	a->swap_fd = -1;
+	if (!c->file_max_bytes)
+		return 0;
+	a->swap_fd = open_swap(c);
+	if (a->swap_fd < 0)
+		return a->swap_fd;
+	int ret = spw__file_io_open(a->swap_fd, &io);
+
+	if (ret)
+		return ret;
+	ret = spw__file_create(1, "file", (struct spw_file_shared *)((char *)c + c->file_shared_off), a->slot, &io,
+			       &a->file);
+	return ret ? ret : spw_space_add_tier(a->space, a->file);
+}
+
+static int make_space(struct spw__agent *a)
+{
+	struct spw_space_config cfg = {
+		.max_clusters = 1u << 21, /* 4 TiB of memory */
+		.max_frames = SPW_FRAMES,
+		.codec = {.coding = a->ctl->coding, .level = a->ctl->level},
+	};
+	int ret = spw_space_create(&cfg, &a->space);
+
+	if (ret)
+		return ret;
+	/* Room for every byte under the cap: the pool's own limit is set, and changed, while it runs. */
+	ret = spw__zswap_create(0, "zswap", a->ctl->zswap_bytes, a->ctl->ram_limit_bytes * 2, &a->zswap);
+	ret = ret ? ret : spw_space_add_tier(a->space, a->zswap);
+	ret = ret ? ret : open_file_tier(a);
+	if (ret)
+		return ret;
+	a->reclaim_work = make_work(a);
+	a->fault_work = make_work(a);
+	return a->reclaim_work && a->fault_work ? spw__pt_init(&a->pt, a->space) : -ENOMEM;
+}
+
+static int arm(struct spw__agent *a)
+{
+	int ret = open_uffd(a);
+
+	if (ret)
+		return ret;
+	a->move = a->features & UFFD_FEATURE_MOVE;
+	a->pagemap_fd = open_path("/proc/self/pagemap", O_RDONLY);
+	if (a->pagemap_fd < 0)
+		return a->pagemap_fd;
+	ret = make_space(a);
+	ret = ret ? ret : spw__frames_init(a);
+	ret = ret ? ret : spw__regions_init(&a->regions);
+	ret = ret ? ret : spw__fault_init(a);
+	ret = ret ? ret : spw__fork_init(a);
+	if (ret)
+		return ret;
+	ret = spw__thread_start(spw__fault_thread, a, 0);
+	return ret < 0 ? ret : 0;
+}
+
+int spw__agent_arm(struct spw__agent *a)
+{
+	int ret = arm(a);
+
+	if (ret == 0) {
+		a->armed = true;
+		__atomic_fetch_or(&a->rec->flags, SPW_PROC_ARMED, __ATOMIC_RELAXED);
+		return 0;
+	}
+	__atomic_fetch_or(&a->rec->flags, SPW_PROC_REFUSED, __ATOMIC_RELAXED);
+	if (!a->ctl->best_effort)
+		spw__say("process %u cannot be capped (error %u); run `spillway doctor`",
+			 (uint64_t)spw__sys0(SYS_getpid), (uint64_t)-ret);
+	return ret;
+}
+
+/* Field 22 of /proc/self/stat, behind the name in brackets. */
+static uint64_t start_time(void)
+{
+	char text[512];
+	int fd = open_path("/proc/self/stat", O_RDONLY);
+	long n = spw__sys3(SYS_read, fd, text, sizeof(text) - 1);
+	uint64_t v = 0;
+
+	spw__sys1(SYS_close, fd);
+	if (n <= 0)
+		return 0;
+	text[n] = 0;
+	const char *p = strrchr(text, ')');
+
+	for (int field = 2; p && field < 22; field++)
+		p = strchr(p + 1, ' ');
+	for (p = p ? p + 1 : ""; *p >= '0' && *p <= '9'; p++)
+		v = v * 10 + (uint64_t)(*p - '0');
+	return v;
+}
+
+static void fill_record(struct spw_ctl_proc *r)
+{
+	__atomic_store_n(&r->start_time, start_time(), __ATOMIC_RELAXED);
+	spw__sys5(SYS_prctl, PR_GET_NAME, r->comm, 0, 0, 0);
+}
+
+int spw__agent_enlist(struct spw__agent *a)
+{
+	int32_t pid = (int32_t)spw__sys0(SYS_getpid);
+
+	for (unsigned i = 0; i < SPW_CTL_PROCS; i++) {
+		struct spw_ctl_proc *r = &a->ctl->proc[i];
+		int32_t none = 0;
+
+		if (!__atomic_compare_exchange_n(&r->pid, &none, pid, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+			continue;
+		a->rec = r;
+		a->slot = i;
+		fill_record(r);
+		return 0;
+	}
+	return -EAGAIN;
+}
+
+void spw__agent_inherit(struct spw__agent *a)
+{
+	a->rec = &a->ctl->proc[a->slot];
+	__atomic_store_n(&a->rec->pid, (int32_t)spw__sys0(SYS_getpid), __ATOMIC_RELEASE);
+	__atomic_add_fetch(&a->ctl->total.processes, 1, __ATOMIC_RELAXED);
+}
+
+int spw__agent_reopen(struct spw__agent *a)
+{
+	fill_record(a->rec);
+	/* The file tier knows its file by number: the new table has to have it at the same one, so this comes first. */
+	if (a->swap_fd >= 0) {
+		int fd = open_swap(a->ctl);
+
+		if (fd < 0)
+			return fd;
+		if (fd != a->swap_fd) {
+			long ret = spw__sys3(SYS_dup3, fd, a->swap_fd, O_CLOEXEC);
+
+			spw__sys1(SYS_close, fd);
+			if (ret < 0)
+				return (int)ret;
+		}
+	}
+	a->pagemap_fd = open_path("/proc/self/pagemap", O_RDONLY);
+	a->regions.maps_fd = open_path("/proc/self/maps", O_RDONLY);
+	if (a->pagemap_fd < 0 || a->regions.maps_fd < 0)
+		return -EIO;
+	return spw__agent_open(a);
+}
+
+/* The thread's descriptors that do not depend on arming. */
+int spw__agent_open(struct spw__agent *a)
+{
+	a->statm_fd = open_path("/proc/self/statm", O_RDONLY);
+	a->supervisor_fd = (int)spw__sys2(SYS_pidfd_open, a->ctl->supervisor_pid, 0);
+	return a->statm_fd < 0 ? a->statm_fd : 0;
+}
+
+static int attach(struct spw__agent *a)
+{
+	struct stat st;
+	int fd = open_path(control_path, O_RDWR);
+
+	if (fd < 0)
+		return fd;
+	long ret = spw__sys2(SYS_fstat, fd, &st);
+	long p = ret ? ret : spw__sys6(SYS_mmap, 0, st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	spw__sys1(SYS_close, fd);
+	if (p < 0 && p > -4096)
+		return (int)p;
+	a->ctl = (struct spw_ctl *)p;
+	if ((size_t)st.st_size < sizeof(*a->ctl) || a->ctl->magic != SPW_CTL_MAGIC ||
+	    a->ctl->version != sizeof(struct spw_ctl))
+		return -EPROTO;
+	spw__say_through(a->ctl->supervisor_pid);
+	return 0;
+}
+
+static int first_thread(void *agent)
+{
+	struct spw__agent *a = agent;
+	int ret = attach(a);
+
+	ret = ret ? ret : spw__agent_enlist(a);
+	ret = ret ? ret : spw__agent_open(a);
+	/* Without a supervisor there is no cap: the process goes on as if it had never been preloaded. */
+	if (ret)
+		return ret;
+	__atomic_add_fetch(&a->ctl->total.processes, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_or(&a->rec->flags, SPW_PROC_READY, __ATOMIC_RELEASE);
+	return spw__reclaim_thread(a);
+}
+
+void spw__agent_restart(struct spw__agent *a)
+{
+	struct spw__plat_range own[SPW_PLAT_RANGES];
+	unsigned n = spw__plat_ranges(own);
+
+	while (n-- > 0)
+		spw__plat_release((void *)own[n].base, own[n].bytes);
+	*a = (struct spw__agent){0};
+	spw__thread_start(first_thread, a, 1);
+}
+
+static __attribute__((constructor)) void begin(void)
+{
+	const char *path = getenv(SPW_CTL_ENV);
+
+	if (!path || strlen(path) >= sizeof(control_path))
+		return;
+	memcpy(control_path, path, strlen(path) + 1);
+	if (spw__thread_start(first_thread, &spw__agent, 1) >= 0)
+		spw__fork_watch();
+}

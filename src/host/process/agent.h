@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPW_PROCESS_AGENT_H
+#define SPW_PROCESS_AGENT_H
+/*
+ * The agent: Spillway inside one unmodified process. Preloaded; see agent.c for its life.
+ *
+ * Two threads of its own, none of them libc's: the reclaimer (reclaim.c: watches the cap, sweeps, compresses, writes
+ * back) and the handler (fault.c: serves faults, handles events). One host lock orders them:
+ *
+ *   agent.lock   page table, regions, frame ring, and every userfaultfd call that takes pages out or puts them in.
+ *                Events are read and handled under it, for reading one sets the program free. Never held while
+ *                compressing, reading a file, sleeping, or calling anything that raises an event of our own.
+ *
+ *   agent.work   held by the reclaimer during a round of work, and by a fork from before it to after it.
+ *
+ * Lock order: agent.work, agent.lock, then the space's (space.h). Nothing here calls malloc, stdio or pthread, or touches managed
+ * memory.
+ */
+#include "host/control.h"
+#include "host/process/fork.h"
+#include "host/process/frames.h"
+#include "host/process/pagetable.h"
+#include "host/process/regions.h"
+#include "host/process/thread.h"
+#include "space/space.h"
+#include "tier/file.h"
+
+#include <stdbool.h>
+
+#define SPW_STREAMS 8u    /* sequential streams told apart by readahead */
+#define SPW_WINDOW_MAX 32u /* pages fetched for one fault at most */
+#define SPW_QUARANTINES 64u
+
+struct spw__stream {
+	uint64_t next;   /* address that would continue it */
+	uint32_t window; /* pages fetched last time */
+};
+
+/* A range whose madvise(2) has been let go but may not have run yet; see event.c. */
+struct spw__quarantine {
+	uint64_t start, end;
+	uint64_t last; /* highest page that was present; 0 = several calls overlap, watch the whole range */
+};
+
+/* The space's counters as last added to the tree's. */
+struct spw__published {
+	uint64_t same, writebacks;
+	struct spw_tier_stats pool, file;
+};
+
+struct spw__agent {
+	/* Set once. */
+	struct spw_ctl *ctl;
+	struct spw_ctl_proc *rec;
+	unsigned slot;         /* rec's index: our number on the file tier */
+	struct spw_space *space;
+	struct spw_tier *zswap, *file; /* file may be NULL */
+	struct spw_work *reclaim_work, *fault_work;
+	int uffd, trash_fd, pagemap_fd, statm_fd, supervisor_fd;
+	uint64_t features;
+	bool move;             /* evict by UFFDIO_MOVE */
+	bool refused;          /* it could not arm: this process runs uncapped */
+
+	/* The reclaimer's own. */
+	bool draining;         /* the pool is between its marks, on the way down */
+	bool moving;           /* objects are on their way to the file */
+	bool family;           /* a fork shared pages: resident counts some twice */
+	uint64_t shared_next;  /* when to measure them again, ns */
+	uint64_t shared;       /* bytes of resident that others count too, when last measured */
+	uint64_t busy;         /* a page that the kernel would not move, 0 = none */
+	char *window;          /* SPW_WINDOW_MAX pages: what the handler restores into */
+	int swap_fd;           /* the file tier's, -1 = none */
+
+	struct spw__lock work; /* held by the reclaimer while it works, by a fork while it must not */
+
+	struct spw__lock lock; /* guards what follows */
+	struct spw__pt pt;
+	struct spw__regions regions;
+	struct spw__frames frames;
+	struct spw__stream stream[SPW_STREAMS];
+	uint32_t stream_hand;
+	struct spw__quarantine quarantine[SPW_QUARANTINES];
+	uint32_t quarantines;
+	uint64_t hand;         /* where the sweep goes on */
+	bool armed;
+	struct spw__fork fork;
+	uint64_t fork_pid, fork_nonce; /* address of the socket that our children find us by */
+
+	/* Shared without the lock, atomically. */
+	uint32_t kick;         /* futex: the reclaimer is wanted */
+	uint32_t room;         /* futex: memory was given back */
+	int64_t resident;      /* bytes: last measurement plus what was put in, less what was taken out */
+	uint32_t full;         /* every tier is full: do not hold faults back */
+	uint64_t faults_window; /* pages brought back since the last heat update */
+};
+
+/* There is one process, so there is one agent. */
+extern struct spw__agent spw__agent;
+
+/* The most this process should hold resident, bytes. */
+uint64_t spw__agent_target(const struct spw__agent *a);
+/* Open userfaultfd, make the space and its tiers, start the handler. 0 or -errno, said already. */
+int spw__agent_arm(struct spw__agent *a);
+/* Register [start, end) of the program. */
+int spw__agent_register(struct spw__agent *a, uint64_t start, uint64_t end);
+/* Take a record in the control region / open the descriptors that need no arming. */
+int spw__agent_enlist(struct spw__agent *a);
+int spw__agent_open(struct spw__agent *a);
+/* In a forked child: take the record that the parent reserved; open anew what the parent had open. */
+void spw__agent_inherit(struct spw__agent *a);
+int spw__agent_reopen(struct spw__agent *a);
+/* In a forked child that inherits nothing: begin as after exec. */
+void spw__agent_restart(struct spw__agent *a);
+bool spw__agent_supervisor_dead(const struct spw__agent *a);
+/* Stop the program: one line, then SIGBUS with its default action. For bytes that cannot be restored. */
+void spw__agent_lost(spw_entry_t e, spw_slot_t where, int error) __attribute__((noreturn));
+/* Stop the program: the agent itself cannot go on safely. */
+void spw__agent_die(const char *what, int error) __attribute__((noreturn));
+
+/* reclaim.c: the thread, and one batch of it for callers that cannot wait. */
+int spw__reclaim_thread(void *agent);
+/* fault.c: the thread. */
+int spw__fault_thread(void *agent);
+/* fault.c: make what the thread needs. */
+int spw__fault_init(struct spw__agent *a);
+/* fault.c: read and handle all that is queued. Host lock held. */
+void spw__fault_drain(struct spw__agent *a);
+/* event.c: one event (not a page fault). Host lock held. */
+void spw__event(struct spw__agent *a, const void *uffd_msg);
+/* event.c: whether [start, end) may be evicted now. Host lock held. */
+bool spw__event_clear(struct spw__agent *a, uint64_t start, uint64_t end);
+/* event.c: a missing page was asked for at va. Host lock held. */
+void spw__event_missing(struct spw__agent *a, uint64_t va);
+/* fork.c: the event that a child has been made; fd is its userfaultfd. Host lock held. */
+void spw__fork_event(struct spw__agent *a, int fd);
+/* evict.c: take up to `pages` cold pages out into frames. Takes the lock. Returns how many went. */
+unsigned spw__evict(struct spw__agent *a, unsigned pages);
+/* evict.c: move every frame's page back where it came from. Host lock held. */
+void spw__evict_undo(struct spw__agent *a);
+#endif

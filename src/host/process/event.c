@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the program does to its own mappings.
+ *
+ * unmap and remap are reported after they happened, and the kernel holds moves back until the report is read: handling
+ * it under the host lock is enough. madvise(2) that discards (MADV_DONTNEED, MADV_FREE) is reported before it
+ * happens, and reading the report lets it go on. Between the two, a page of the range is still there; if it were
+ * evicted now, the discard would find a hole, and the program would later read its old bytes where it must read zeros.
+ *
+ * So the range goes into quarantine: no eviction there until the discard is known to have passed. A discard clears pages
+ * in order of address, so it has passed when the highest page that was present at the report is gone, seen in the
+ * page map or by a fault for it. Where two discards overlap, the whole range must have been seen empty.
+ */
+#include "host/process/agent.h"
+#include "platform/sys.h"
+
+#include <linux/userfaultfd.h>
+
+#define PM_PRESENT (1ull << 63)
+#define CHUNK 512u /* page map words read at a time */
+
+/* The highest present page of [start, end), 0 if none. */
+static uint64_t highest_present(const struct spw__agent *a, uint64_t start, uint64_t end)
+{
+	static uint64_t pm[CHUNK]; /* under the host lock */
+
+	while (start < end) {
+		uint64_t pages = (end - start) / SPW_PAGE;
+		uint64_t from = pages > CHUNK ? end - (uint64_t)CHUNK * SPW_PAGE : start;
+		unsigned n = (unsigned)((end - from) / SPW_PAGE);
+
+		if (spw__sys4(SYS_pread64, a->pagemap_fd, pm, n * 8, from / SPW_PAGE * 8) != (long)n * 8)
+			return end - SPW_PAGE;
+		while (n-- > 0) {
+			if (pm[n] & PM_PRESENT)
+				return from + (uint64_t)n * SPW_PAGE;
+		}
+		end = from;
+	}
+	return 0;
+}
+
+static void release(struct spw__agent *a, uint32_t i)
+{
+	a->quarantine[i] = a->quarantine[--a->quarantines];
+}
+
+static void quarantine(struct spw__agent *a, uint64_t start, uint64_t end)
+{
+	uint64_t last = highest_present(a, start, end);
+
+	if (!last)
+		return;
+	for (uint32_t i = 0; i < a->quarantines;) {
+		struct spw__quarantine *q = &a->quarantine[i];
+
+		if (q->start >= end || q->end <= start) {
+			i++;
+			continue;
+		}
+		start = start < q->start ? start : q->start;
+		end = end > q->end ? end : q->end;
+		last = 0;
+		release(a, i);
+	}
+	if (a->quarantines == SPW_QUARANTINES) {
+		struct spw__quarantine q = a->quarantine[0];
+
+		release(a, 0);
+		start = start < q.start ? start : q.start;
+		end = end > q.end ? end : q.end;
+		last = 0;
+	}
+	a->quarantine[a->quarantines++] = (struct spw__quarantine){start, end, last};
+}
+
+bool spw__event_clear(struct spw__agent *a, uint64_t start, uint64_t end)
+{
+	for (uint32_t i = 0; i < a->quarantines;) {
+		struct spw__quarantine *q = &a->quarantine[i];
+
+		if (q->start >= end || q->end <= start) {
+			i++;
+			continue;
+		}
+		uint64_t from = q->last ? q->last : q->start, to = q->last ? q->last + SPW_PAGE : q->end;
+
+		if (highest_present(a, from, to))
+			return false;
+		release(a, i);
+	}
+	return true;
+}
+
+void spw__event_missing(struct spw__agent *a, uint64_t va)
+{
+	for (uint32_t i = 0; i < a->quarantines;) {
+		if (a->quarantine[i].last == va)
+			release(a, i);
+		else
+			i++;
+	}
+}
+
+void spw__event(struct spw__agent *a, const void *uffd_msg)
+{
+	const struct uffd_msg *m = uffd_msg;
+
+	switch (m->event) {
+	case UFFD_EVENT_REMOVE:
+		spw__pt_free_range(&a->pt, m->arg.remove.start, m->arg.remove.end);
+		quarantine(a, m->arg.remove.start, m->arg.remove.end);
+		break;
+	case UFFD_EVENT_UNMAP:
+		spw__pt_free_range(&a->pt, m->arg.remove.start, m->arg.remove.end);
+		spw__regions_cut(&a->regions, m->arg.remove.start, m->arg.remove.end);
+		break;
+	case UFFD_EVENT_REMAP: {
+		uint64_t from = m->arg.remap.from, to = m->arg.remap.to, len = m->arg.remap.len;
+
+		if (spw__pt_move_range(&a->pt, from, to, len))
+			spw__agent_die("has no memory to follow an mremap", 12);
+		spw__regions_cut(&a->regions, from, from + len);
+		spw__regions_add(&a->regions, to, to + len);
+		break;
+	}
+	case UFFD_EVENT_FORK:
+		spw__fork_event(a, (int)m->arg.fork.ufd);
+		break;
+	default:
+		break;
+	}
+	spw__pt_trim(&a->pt);
+}

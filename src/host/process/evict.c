@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Taking cold pages out of the program.
+ *
+ * User space has no accessed bits. So the sweep takes pages in order of address, a run of 64 KiB at a time, and lets
+ * them prove that they are in use by being taken back from their frame; such a run is left alone for the next sweeps
+ * (its age). What is present is asked of the kernel a leaf at a time (/proc/self/pagemap).
+ *
+ * Safety rests on one call. UFFDIO_MOVE through the first userfaultfd fails with -EAGAIN from the moment the program
+ * begins to unmap, remap, discard or fork a registered range until we have read the event about it, and we read events
+ * only under the lock that is held here. So what the move takes is what the page table says: the page of a range
+ * that is still registered. The one gap, a madvise(2) that was let go but has not run, is event.c's quarantine.
+ */
+#include "host/process/agent.h"
+#include "host/process/uffd.h"
+#include "platform/sys.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+#define PM_PRESENT (1ull << 63)
+#define PM_EXCLUSIVE (1ull << 56)
+#define RUN_PAGES (SPW_RUN_BYTES / SPW_PAGE)
+#define AGE_STUCK 8 /* sweeps to leave a run alone that the kernel would not move */
+
+/* The pages, of up to 64, that have all of `bits` in the page map. */
+static uint64_t having(const uint64_t *pm, unsigned n, uint64_t bits)
+{
+	uint64_t mask = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		if ((pm[i] & bits) == bits)
+			mask |= 1ull << i;
+	}
+	return mask;
+}
+
+/* Note that the pages of `mask` at va went into the ring at its head. */
+static void record(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
+{
+	struct spw__frames *f = &a->frames;
+	unsigned out = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		uint32_t frame = (uint32_t)((f->head + i) % SPW_FRAMES);
+
+		if (!(mask >> i & 1))
+			continue;
+		spw_entry_t e = spw__pt_lookup(&a->pt, va + (uint64_t)i * SPW_PAGE);
+		int ret = spw_cache_add(a->space, e, frame);
+
+		if (ret)
+			spw__agent_die("cannot record a page that it took out", -ret);
+		__atomic_store_n(&f->owner[frame], e.idx, __ATOMIC_RELAXED);
+		f->home[frame] = va + (uint64_t)i * SPW_PAGE;
+		out++;
+	}
+	spw__pt_went_out(&a->pt, va, out);
+	f->head += n;
+}
+
+/*
+ * Move n neighbouring pages, the present ones given by mask, all in one leaf. Pages taken, or -errno if none:
+ * -EAGAIN an event waits, -ENOSPC no room in the ring, else the kernel will not move them.
+ */
+static int take(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
+{
+	struct spw__frames *f = &a->frames;
+	uint32_t first = (uint32_t)(f->head % SPW_FRAMES);
+
+	if (f->head - f->tail + n > SPW_FRAMES - SPW_FRAMES_BATCH)
+		return -ENOSPC;
+	if (first + n > SPW_FRAMES) {
+		f->head += SPW_FRAMES - first;
+		return take(a, va, mask, n);
+	}
+	for (unsigned i = 0; i < n; i++) {
+		spw_entry_t e;
+
+		if (mask >> i & 1) {
+			int ret = spw__pt_entry(&a->pt, va + (uint64_t)i * SPW_PAGE, &e);
+
+			if (ret) {
+				spw__pt_settle(&a->pt, va, i);
+				return ret;
+			}
+		}
+	}
+	long done = spw__uffd_move(a->uffd, spw__frame_at(f, first), (void *)(uintptr_t)va, (size_t)n * SPW_PAGE, 0);
+
+	unsigned moved = done > 0 ? (unsigned)((uint64_t)done / SPW_PAGE) : 0;
+
+	if (moved)
+		record(a, va, moved < 64 ? mask & ((1ull << moved) - 1) : mask, moved);
+	spw__pt_settle(&a->pt, va, n);
+	return moved ? (int)moved : done ? (int)done : -EBUSY;
+}
+
+/* One run: [va, end) within 64 KiB. Pages taken, or -EAGAIN / -ENOSPC. */
+static int sweep_run(struct spw__agent *a, uint64_t va, const uint64_t *pm, unsigned n)
+{
+	uint8_t *age = spw__pt_age(&a->pt, va);
+	/*
+	 * Worth taking: ours alone, which neither a fork-shared page nor the zero page is. Taken: every present page
+	 * between, for the program may write to the zero page at any moment and so make it a page of its own.
+	 */
+	uint64_t mask = having(pm, n, PM_PRESENT | PM_EXCLUSIVE), present = having(pm, n, PM_PRESENT);
+	int taken = 0;
+
+	if (!mask)
+		return 0;
+	if (*age) {
+		(*age)--;
+		return 0;
+	}
+	while (mask) {
+		unsigned skip = (unsigned)__builtin_ctzll(mask);
+
+		va += (uint64_t)skip * SPW_PAGE;
+		mask >>= skip;
+		present >>= skip;
+		n = 64u - (unsigned)__builtin_clzll(mask);
+		int ret = take(a, va, present & (~0ull >> (64 - n)), n);
+
+		if (ret == -EAGAIN || ret == -ENOSPC || ret == -ENOMEM)
+			return taken ? taken : ret;
+		if (ret < 0) {
+			*age = AGE_STUCK;
+			if (ret == -EBUSY)
+				a->busy = va;
+			ret = 1; /* this page stays: go on behind it */
+		} else {
+			taken += __builtin_popcountll(mask & (ret < 64 ? (1ull << ret) - 1 : ~0ull));
+		}
+		va += (uint64_t)ret * SPW_PAGE;
+		mask = ret < 64 ? mask >> ret : 0;
+		present = ret < 64 ? present >> ret : 0;
+	}
+	return taken;
+}
+
+/* Sweep on from the hand through the rest of its leaf. Pages taken, or -EAGAIN / -ENOSPC. *wrapped on the way round. */
+static int sweep_leaf(struct spw__agent *a, unsigned wanted, bool *wrapped)
+{
+	const struct spw__region *g = spw__regions_at(&a->regions, a->hand);
+	static uint64_t pm[SPW_CLUSTER]; /* one sweeper at a time, under the lock */
+	int taken = 0;
+
+	if (!g) {
+		a->hand = 0;
+		*wrapped = true;
+		return 0;
+	}
+	uint64_t va = a->hand > g->start ? a->hand : g->start;
+	uint64_t end = (va / SPW_LEAF_BYTES + 1) * SPW_LEAF_BYTES;
+
+	end = end < g->end ? end : g->end;
+	a->hand = end;
+	if (!spw__event_clear(a, va, end))
+		return 0;
+	long got = spw__sys4(SYS_pread64, a->pagemap_fd, pm, (end - va) / SPW_PAGE * 8, va / SPW_PAGE * 8);
+
+	if (got < (long)((end - va) / SPW_PAGE * 8))
+		return 0;
+	for (uint64_t at = va; at < end;) {
+		uint64_t stop = (at / SPW_RUN_BYTES + 1) * SPW_RUN_BYTES;
+
+		stop = stop < end ? stop : end;
+		int ret = sweep_run(a, at, pm + (at - va) / SPW_PAGE, (unsigned)((stop - at) / SPW_PAGE));
+
+		if (ret < 0) {
+			a->hand = at;
+			return taken ? taken : ret;
+		}
+		taken += ret;
+		at = stop;
+		if (taken >= (int)wanted) {
+			a->hand = at;
+			break;
+		}
+	}
+	return taken;
+}
+
+/*
+ * The kernel keeps a page that a fork shared marked as such until it is next written, even when the other side is long
+ * gone, and does not move it. Ask for a write fault that writes nothing. (A page pinned for I/O stays as it is.)
+ * The lock is not held: if the page went meanwhile, the handler serves the fault.
+ */
+static void unshare(struct spw__agent *a)
+{
+	uint64_t run = a->busy / SPW_RUN_BYTES * SPW_RUN_BYTES;
+
+	if (spw__sys3(SYS_madvise, a->busy, SPW_PAGE, MADV_POPULATE_WRITE) == 0)
+		*spw__pt_age(&a->pt, run) = 0;
+	a->busy = 0;
+}
+
+unsigned spw__evict(struct spw__agent *a, unsigned pages)
+{
+	unsigned taken = 0, rounds = 0;
+	bool wrapped = false;
+
+	/* Ages are at most AGE_STUCK, so some sweeps later even a hot page goes if nothing else does. */
+	while (taken < pages && rounds < 2) {
+		spw__lock(&a->lock);
+		int ret = sweep_leaf(a, pages - taken, &wrapped);
+
+		if (ret == -EAGAIN)
+			spw__fault_drain(a);
+		spw__unlock(&a->lock);
+		if (ret == -EAGAIN)
+			spw__sys0(SYS_sched_yield); /* the program's thread has to run before moves work again */
+		if (a->busy)
+			unshare(a);
+		if (ret == -ENOSPC || ret == -ENOMEM)
+			break;
+		taken += ret > 0 ? (unsigned)ret : 0;
+		rounds += wrapped;
+		wrapped = false;
+	}
+	return taken;
+}
+
+/* Put one page back; it is in `frame`. */
+static void undo_one(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t frame)
+{
+	long done;
+
+	while ((done = spw__uffd_move(a->uffd, (void *)(uintptr_t)va, spw__frame_at(&a->frames, frame), SPW_PAGE, 1)) ==
+	       -EAGAIN) {
+		spw__fault_drain(a);
+		spw__sys0(SYS_sched_yield);
+		if (spw__pt_lookup(&a->pt, va).idx != e.idx || spw_kind(a->space, e) != SPW_FRAME)
+			return;
+	}
+	if (done <= 0)
+		spw__agent_die("cannot put a page back before a fork", (int)-done);
+	spw_cache_del(a->space, e, frame, false);
+	spw__pt_came_in(&a->pt, va, 1);
+}
+
+void spw__evict_undo(struct spw__agent *a)
+{
+	struct spw__frames *f = &a->frames;
+	bool strays = false;
+	uint32_t frame, now;
+
+	for (uint64_t pos = f->tail; pos < f->head; pos++) {
+		frame = (uint32_t)(pos % SPW_FRAMES);
+		spw_entry_t e = {f->owner[frame]};
+
+		if (e.idx == SPW_ENTRY_NONE || spw_cache_get(a->space, e, &now) || now != frame)
+			continue;
+		if (spw__pt_lookup(&a->pt, f->home[frame]).idx == e.idx)
+			undo_one(a, f->home[frame], e, frame);
+		else
+			strays = true;
+	}
+	/* A page that mremap(2) moved since is found only from its new address. */
+	for (uint32_t i = 0; strays && i < a->regions.count; i++) {
+		struct spw__region g = a->regions.at[i];
+
+		for (uint64_t va = g.start; (va = spw__pt_next_out(&a->pt, va, g.end)) < g.end; va += SPW_PAGE) {
+			spw_entry_t e = spw__pt_lookup(&a->pt, va);
+
+			if (spw_cache_get(a->space, e, &frame) == 0)
+				undo_one(a, va, e, frame);
+		}
+	}
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The handler thread: it brings pages back.
+ *
+ * A message must not be read before the host lock is held: reading an event lets the program go on, and an eviction
+ * at that moment would act on a map that is no longer true. So the thread polls without the lock, then locks, reads,
+ * handles, unlocks. Every call that puts a page in place can say -EAGAIN (an event waits behind this fault): then the
+ * waiting thread is woken to fault again, and the event is read next.
+ *
+ * One wake-up costs more than a page. Pages that continue a stream are fetched in growing windows; pages never used
+ * before are mapped to the zero page in long runs, so that the kernel serves the writes to them by itself.
+ */
+#include "host/latency.h"
+#include "host/process/agent.h"
+#include "host/process/uffd.h"
+#include "platform/platform.h"
+#include "platform/sys.h"
+
+#include <errno.h>
+#include <poll.h>
+
+#define ZERO_RUN (2u << 20)     /* bytes of untouched memory mapped for one fault at most */
+#define ZERO_RUN_MIN (64u << 10)
+#define SLACK_SHIFT 6           /* growth waits above target + target / 64 */
+#define WAIT_ROUNDS 64          /* of at most 1 ms: then the program goes on, over the cap */
+
+int spw__fault_init(struct spw__agent *a)
+{
+	a->window = spw__plat_reserve((size_t)SPW_WINDOW_MAX * SPW_PAGE);
+	return a->window ? 0 : -ENOMEM;
+}
+
+/* Take the host lock, but not while a fork is under way: that needs this thread, and nothing may change. */
+static void lock_thawed(struct spw__agent *a)
+{
+	for (;;) {
+		spw__lock(&a->lock);
+		if (!spw__fork_frozen(a))
+			return;
+		spw__unlock(&a->lock);
+		spw__fork_serve(a);
+	}
+}
+
+static void count_fault(struct spw__agent *a, uint64_t began, unsigned pages)
+{
+	uint64_t ns = spw__plat_now_ns() - began;
+	struct spw_ctl_total *t = &a->ctl->total;
+	uint64_t max = __atomic_load_n(&t->fault_max_ns, __ATOMIC_RELAXED);
+
+	__atomic_add_fetch(&t->fault_count, 1, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&t->fault_hist[spw__lat_bucket(ns)], 1, __ATOMIC_RELAXED);
+	while (ns > max &&
+	       !__atomic_compare_exchange_n(&t->fault_max_ns, &max, ns, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+	__atomic_add_fetch(&a->faults_window, pages, __ATOMIC_RELAXED);
+}
+
+/* How many pages to fetch at va: grows while the faults continue a stream. */
+static unsigned stream_window(struct spw__agent *a, uint64_t va)
+{
+	for (unsigned i = 0; i < SPW_STREAMS; i++) {
+		struct spw__stream *s = &a->stream[i];
+
+		if (s->next == va && s->window) {
+			s->window = s->window * 2 < SPW_WINDOW_MAX ? s->window * 2 : SPW_WINDOW_MAX;
+			return s->window;
+		}
+	}
+	a->stream[a->stream_hand++ % SPW_STREAMS] = (struct spw__stream){.next = va, .window = 1};
+	return 1;
+}
+
+static void stream_advance(struct spw__agent *a, uint64_t va, unsigned pages)
+{
+	for (unsigned i = 0; i < SPW_STREAMS; i++) {
+		if (a->stream[i].next == va)
+			a->stream[i].next = va + (uint64_t)pages * SPW_PAGE;
+	}
+}
+
+static bool over_cap(struct spw__agent *a)
+{
+	uint64_t target = spw__agent_target(a);
+	int64_t limit = (int64_t)(target + (target >> SLACK_SHIFT));
+
+	return __atomic_load_n(&a->resident, __ATOMIC_RELAXED) > limit &&
+	       !__atomic_load_n(&a->full, __ATOMIC_RELAXED);
+}
+
+/* Hold growth back until the reclaimer has made room. The lock is let go meanwhile. */
+static void wait_for_room(struct spw__agent *a)
+{
+	if (!over_cap(a))
+		return;
+	spw__unlock(&a->lock);
+	for (unsigned i = 0; i < WAIT_ROUNDS && over_cap(a); i++) {
+		uint32_t seen = __atomic_load_n(&a->room, __ATOMIC_ACQUIRE);
+
+		__atomic_add_fetch(&a->kick, 1, __ATOMIC_RELEASE);
+		spw__wake_all(&a->kick);
+		if (over_cap(a))
+			spw__wait(&a->room, seen, 1000000);
+	}
+	lock_thawed(a);
+}
+
+static void placed(struct spw__agent *a, unsigned pages)
+{
+	__atomic_add_fetch(&a->resident, (int64_t)pages * SPW_PAGE, __ATOMIC_RELAXED);
+}
+
+/* Let the waiting thread fault again. */
+static void retry(struct spw__agent *a, uint64_t va)
+{
+	spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
+}
+
+/* A page that was never out: zeros, and for its untouched neighbours too. */
+static void serve_zero(struct spw__agent *a, uint64_t va)
+{
+	const struct spw__region *g = spw__regions_at(&a->regions, va);
+	uint64_t end = va + SPW_PAGE;
+	int64_t spare = (int64_t)spw__agent_target(a) - __atomic_load_n(&a->resident, __ATOMIC_RELAXED);
+	uint64_t run = spare > 4 * ZERO_RUN ? ZERO_RUN : ZERO_RUN_MIN;
+
+	if (g && g->start <= va) {
+		uint64_t stop = (va / run + 1) * run;
+
+		stop = stop < g->end ? stop : g->end;
+		end = spw__pt_next_out(&a->pt, va, stop);
+	}
+	long done = spw__uffd_zero(a->uffd, (void *)(uintptr_t)va, end - va);
+
+	if (done < 0)
+		retry(a, va);
+}
+
+/* The page is in a frame: the program has it back, and its run counts as in use. */
+static unsigned serve_frame(struct spw__agent *a, uint64_t va, spw_entry_t e)
+{
+	uint64_t end = (va / SPW_RUN_BYTES + 1) * SPW_RUN_BYTES;
+	unsigned n = 0;
+	uint32_t frame;
+
+	for (; va < end; va += SPW_PAGE, e.idx++, n++) {
+		if (spw__pt_lookup(&a->pt, va).idx != e.idx || spw_cache_get(a->space, e, &frame))
+			break;
+		long done = spw__uffd_move(a->uffd, (void *)(uintptr_t)va, spw__frame_at(&a->frames, frame), SPW_PAGE, 1);
+
+		if (done <= 0) {
+			if (n == 0)
+				retry(a, va);
+			break;
+		}
+		spw_cache_del(a->space, e, frame, false);
+		*spw__pt_age(&a->pt, va) = 3;
+		spw__pt_came_in(&a->pt, va, 1);
+	}
+	return n;
+}
+
+/* Bytes in a tier: restore a window of pages and place them by one call. */
+static unsigned serve_stored(struct spw__agent *a, uint64_t va, spw_entry_t e)
+{
+	unsigned want = stream_window(a, va), have = 0;
+	spw_slot_t where = SPW_SLOT_NONE;
+
+	while (have < want) {
+		spw_entry_t next = spw__pt_lookup(&a->pt, va + (uint64_t)have * SPW_PAGE);
+
+		if (have && (next.idx == SPW_ENTRY_NONE || spw_kind(a->space, next) == SPW_FREE ||
+			     spw_kind(a->space, next) == SPW_FRAME))
+			break;
+		e = next;
+		int ret = spw_load(a->space, a->fault_work, e, a->window + (size_t)have * SPW_PAGE, &where);
+
+		if (ret && have == 0)
+			spw__agent_lost(e, where, -ret);
+		if (ret)
+			break;
+		have++;
+	}
+	long done = spw__uffd_copy(a->uffd, (void *)(uintptr_t)va, a->window, (size_t)have * SPW_PAGE);
+
+	/* A window may reach past the mapping; the page that was asked for does not. */
+	if (done <= 0 && have > 1)
+		done = spw__uffd_copy(a->uffd, (void *)(uintptr_t)va, a->window, SPW_PAGE);
+	if (done <= 0) {
+		retry(a, va);
+		return 0;
+	}
+	have = (unsigned)((size_t)done / SPW_PAGE);
+	for (unsigned i = 0; i < have; i++) {
+		uint64_t at = va + (uint64_t)i * SPW_PAGE;
+
+		e = spw__pt_lookup(&a->pt, at);
+		spw_free(a->space, &e, 1);
+		spw__pt_came_in(&a->pt, at, 1);
+	}
+	stream_advance(a, va, have);
+	placed(a, have);
+	__atomic_add_fetch(&a->ctl->total.swap_in_pages, have, __ATOMIC_RELAXED);
+	return have;
+}
+
+static void serve(struct spw__agent *a, uint64_t va, bool may_wait)
+{
+	uint64_t began = spw__plat_now_ns();
+
+	if (may_wait)
+		wait_for_room(a);
+	spw_entry_t e = spw__pt_lookup(&a->pt, va);
+	enum spw_kind kind = e.idx == SPW_ENTRY_NONE ? SPW_FREE : spw_kind(a->space, e);
+	unsigned pages = 0;
+
+	spw__event_missing(a, va);
+	if (kind == SPW_FREE)
+		serve_zero(a, va);
+	else if (kind == SPW_FRAME)
+		pages = serve_frame(a, va, e);
+	else
+		pages = serve_stored(a, va, e);
+	if (pages)
+		count_fault(a, began, pages);
+}
+
+/* One message, if there is one. may_wait: the caller is not the one who makes room. */
+static bool read_one(struct spw__agent *a, bool may_wait)
+{
+	struct uffd_msg m;
+	long n = spw__sys3(SYS_read, a->uffd, &m, sizeof(m));
+
+	if (n != (long)sizeof(m))
+		return false;
+	if (m.event == UFFD_EVENT_PAGEFAULT)
+		serve(a, m.arg.pagefault.address & ~(uint64_t)(SPW_PAGE - 1), may_wait);
+	else
+		spw__event(a, &m);
+	return true;
+}
+
+void spw__fault_drain(struct spw__agent *a)
+{
+	while (read_one(a, false))
+		;
+}
+
+int spw__fault_thread(void *agent)
+{
+	struct spw__agent *a = agent;
+	struct pollfd p = {.fd = a->uffd, .events = POLLIN};
+
+	for (;;) {
+		spw__sys3(SYS_poll, &p, 1, -1);
+		lock_thawed(a);
+		read_one(a, true);
+		spw__unlock(&a->lock);
+	}
+}

@@ -1,0 +1,481 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fork(2) when pages are out.
+ *
+ * The child gets a copy of the program's memory, of its holes, and of the agent's memory too: space, page table, pool.
+ * What it does not get is threads. Two things can go wrong. The copy can be torn, if the agent's threads work while
+ * the kernel copies; and the child's first instructions (libc's own, before any hook of ours) can touch a page that
+ * is out, with nobody there to bring it.
+ *
+ * So: libc calls prepare() before the fork. It parks the reclaimer, moves the frames' pages back, and freezes the
+ * handler: from here to the child's taking over, the agent's memory does not change. UFFD_EVENT_FORK hands the
+ * handler the child's userfaultfd, and it serves the child's early faults out of the frozen state, which is the state
+ * as it was at the fork. The child's hook starts a fresh agent thread, which asks the parent (over an abstract socket, for
+ * it has none of the agent's descriptors) for its userfaultfd, the list of pages served so far, and the events that
+ * other threads caused meanwhile; then it is on its own and the parent thaws. The parent's other threads wait that long
+ * for their faults, as they would for a busy disk.
+ *
+ * A child made by a bare clone(2), without libc's hooks, gets all its pages at once and runs uncapped. Without
+ * CAP_SYS_PTRACE there is no fork event: then prepare() brings every page in first, and the child starts anew.
+ */
+#include "host/process/fork.h"
+#include "host/process/agent.h"
+#include "host/process/uffd.h"
+#include "platform/platform.h"
+#include "platform/sys.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#define ALIVE_CHECK_MS 20
+#define HOOK_STACK (16u << 10) /* more than the hooks use; less than the smallest thread stack */
+
+/* What the parent tells the child; the descriptor travels beside it. */
+struct handover {
+	uint32_t served, events;
+	uint64_t page[SPW_FORK_NOTES];
+	struct uffd_msg event[SPW_FORK_NOTES];
+};
+
+bool spw__fork_frozen(struct spw__agent *a)
+{
+	return __atomic_load_n(&a->fork.state, __ATOMIC_ACQUIRE) == SPW_FORK_FROZEN;
+}
+
+/* The parent's address: abstract, so that nothing has to be removed. */
+static socklen_t address(struct sockaddr_un *un, uint64_t pid, uint64_t nonce)
+{
+	const char prefix[] = "spillway-";
+	size_t n = 1;
+
+	*un = (struct sockaddr_un){.sun_family = AF_UNIX};
+	memcpy(un->sun_path + n, prefix, sizeof(prefix) - 1);
+	n += sizeof(prefix) - 1;
+	for (uint64_t v = pid; v; v /= 10)
+		un->sun_path[n++] = (char)('0' + v % 10);
+	un->sun_path[n++] = '-';
+	for (unsigned i = 0; i < 16; i++)
+		un->sun_path[n++] = (char)('a' + (nonce >> (4 * i) & 15));
+	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
+}
+
+int spw__fork_init(struct spw__agent *a)
+{
+	struct spw__fork *f = &a->fork;
+	struct sockaddr_un un;
+
+	f->child_fd = -1;
+	f->listen_fd = -1;
+	if (!(a->features & UFFD_FEATURE_EVENT_FORK))
+		return 0;
+	a->fork_pid = (uint64_t)spw__sys0(SYS_getpid);
+	if (spw__sys3(SYS_getrandom, &a->fork_nonce, sizeof(a->fork_nonce), 0) != sizeof(a->fork_nonce))
+		return -EIO;
+	f->listen_fd = (int)spw__sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (f->listen_fd < 0)
+		return f->listen_fd;
+	socklen_t len = address(&un, a->fork_pid, a->fork_nonce);
+	long ret = spw__sys3(SYS_bind, f->listen_fd, &un, len);
+
+	return (int)(ret ? ret : spw__sys2(SYS_listen, f->listen_fd, 4));
+}
+
+/* Every page that is out into the mm behind fd, for a side that will have no agent of the present state. */
+static void bring_all(struct spw__agent *a, int fd, bool ours)
+{
+	static char page[SPW_PAGE] __attribute__((aligned(SPW_PAGE)));
+	spw_slot_t where = SPW_SLOT_NONE;
+
+	for (uint32_t i = 0; i < a->regions.count; i++) {
+		struct spw__region g = a->regions.at[i];
+
+		for (uint64_t va = g.start; (va = spw__pt_next_out(&a->pt, va, g.end)) < g.end; va += SPW_PAGE) {
+			spw_entry_t e = spw__pt_lookup(&a->pt, va);
+			const void *from = page;
+			uint32_t frame;
+			int ret = 0;
+
+			if (spw_cache_get(a->space, e, &frame) == 0)
+				from = spw__frame_at(&a->frames, frame);
+			else
+				ret = spw_load(a->space, a->fault_work, e, page, &where);
+			if (ret)
+				spw__agent_lost(e, where, -ret);
+			long done = spw__uffd_copy(fd, (void *)(uintptr_t)va, from, SPW_PAGE);
+
+			if (done == -ESRCH)
+				return;
+			if (done == -EAGAIN) {
+				spw__fault_drain(a);
+				spw__sys0(SYS_sched_yield);
+				va -= SPW_PAGE;
+				continue;
+			}
+			if (done < 0 && done != -EEXIST && done != -ENOENT)
+				spw__agent_die("cannot give a forked process its memory", (int)-done);
+			if (!ours)
+				continue;
+			spw_free(a->space, &e, 1);
+			spw__pt_came_in(&a->pt, va, 1);
+		}
+	}
+}
+
+void spw__fork_event(struct spw__agent *a, int fd)
+{
+	/* Not announced by libc: nobody in the child will take over. */
+	bring_all(a, fd, false);
+	spw__sys1(SYS_close, fd);
+}
+
+/* One early fault of the child, out of the frozen state. */
+static void serve_child(struct spw__agent *a, uint64_t va)
+{
+	static char page[SPW_PAGE] __attribute__((aligned(SPW_PAGE)));
+	struct spw__fork *f = &a->fork;
+	spw_entry_t e = spw__pt_lookup(&a->pt, va);
+	spw_slot_t where = SPW_SLOT_NONE;
+
+	if (e.idx == SPW_ENTRY_NONE || spw_kind(a->space, e) == SPW_FREE) {
+		if (spw__uffd_zero(f->child_fd, (void *)(uintptr_t)va, SPW_PAGE) < 0)
+			spw__uffd_wake(f->child_fd, (void *)(uintptr_t)va, SPW_PAGE);
+		return;
+	}
+	int ret = spw_load(a->space, a->fault_work, e, page, &where);
+
+	if (ret)
+		spw__agent_lost(e, where, -ret);
+	if (spw__uffd_copy(f->child_fd, (void *)(uintptr_t)va, page, SPW_PAGE) <= 0) {
+		spw__uffd_wake(f->child_fd, (void *)(uintptr_t)va, SPW_PAGE);
+		return;
+	}
+	if (f->served == SPW_FORK_NOTES)
+		spw__agent_die("served a forked child too many pages before it took over", 0);
+	f->page[f->served++] = va;
+}
+
+static void read_own(struct spw__agent *a)
+{
+	struct spw__fork *f = &a->fork;
+	struct uffd_msg m;
+
+	if (spw__sys3(SYS_read, a->uffd, &m, sizeof(m)) != (long)sizeof(m))
+		return;
+	if (m.event == UFFD_EVENT_FORK && f->child_fd < 0) {
+		f->child_fd = (int)m.arg.fork.ufd;
+	} else if (m.event == UFFD_EVENT_PAGEFAULT && f->faults < SPW_FORK_NOTES) {
+		f->fault[f->faults++] = m.arg.pagefault.address & ~(uint64_t)(SPW_PAGE - 1);
+	} else if (m.event == UFFD_EVENT_PAGEFAULT) {
+		spw__uffd_wake(a->uffd, (void *)(uintptr_t)(m.arg.pagefault.address & ~(uint64_t)(SPW_PAGE - 1)),
+			       SPW_PAGE);
+	} else if (f->events < SPW_FORK_NOTES) {
+		f->event[f->events++] = m;
+	} else {
+		spw__agent_die("saw too many mapping changes during a fork", 0);
+	}
+}
+
+static void read_child(struct spw__agent *a)
+{
+	struct spw__fork *f = &a->fork;
+	struct uffd_msg m;
+
+	if (spw__sys3(SYS_read, f->child_fd, &m, sizeof(m)) != (long)sizeof(m))
+		return;
+	if (m.event == UFFD_EVENT_PAGEFAULT)
+		serve_child(a, m.arg.pagefault.address & ~(uint64_t)(SPW_PAGE - 1));
+	else
+		spw__agent_die("a forked child changed its mappings before it took over", 0);
+}
+
+static bool child_dead(struct spw__agent *a)
+{
+	return spw__uffd_zero(a->fork.child_fd, a->ctl, SPW_PAGE) == -ESRCH;
+}
+
+/* Give the child that connected what is its own. True if it was the child. */
+static bool hand_over(struct spw__agent *a, int sock)
+{
+	static struct handover h;
+	struct spw__fork *f = &a->fork;
+	struct ucred who;
+	socklen_t len = sizeof(who);
+	char control[CMSG_SPACE(sizeof(int))] = {0};
+	struct iovec iov = {.iov_base = &h, .iov_len = sizeof(h)};
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+	if (spw__sys5(SYS_getsockopt, sock, SOL_SOCKET, SO_PEERCRED, &who, &len) ||
+	    who.pid != __atomic_load_n(&a->ctl->proc[f->child_slot].pid, __ATOMIC_ACQUIRE))
+		return false;
+	h.served = f->served;
+	h.events = f->events;
+	memcpy(h.page, f->page, sizeof(h.page));
+	memcpy(h.event, f->event, sizeof(h.event));
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &f->child_fd, sizeof(int));
+	return spw__sys3(SYS_sendmsg, sock, &msg, MSG_NOSIGNAL) == (long)sizeof(h);
+}
+
+static void finish(struct spw__agent *a)
+{
+	struct spw__fork *f = &a->fork;
+
+	if (f->child_fd >= 0)
+		spw__sys1(SYS_close, f->child_fd);
+	f->child_fd = -1;
+	__atomic_store_n(&f->state, SPW_FORK_DONE, __ATOMIC_RELEASE);
+	spw__wake_all(&f->state);
+}
+
+void spw__fork_serve(struct spw__agent *a)
+{
+	struct spw__fork *f = &a->fork;
+
+	while (spw__fork_frozen(a)) {
+		struct pollfd p[3] = {{.fd = a->uffd, .events = POLLIN},
+				      {.fd = f->child_fd, .events = POLLIN},
+				      {.fd = f->child_fd < 0 ? -1 : f->listen_fd, .events = POLLIN}};
+		long n = spw__sys3(SYS_poll, p, 3, ALIVE_CHECK_MS);
+
+		if (p[0].revents & POLLIN)
+			read_own(a);
+		if (p[1].revents & POLLIN)
+			read_child(a);
+		if (p[2].revents & POLLIN) {
+			int sock = (int)spw__sys4(SYS_accept4, f->listen_fd, 0, 0, SOCK_CLOEXEC);
+			bool done = sock >= 0 && hand_over(a, sock);
+
+			if (sock >= 0)
+				spw__sys1(SYS_close, sock);
+			if (done)
+				finish(a);
+		} else if (n == 0 && f->child_fd >= 0 && child_dead(a)) {
+			finish(a);
+		}
+	}
+}
+
+static void block_signals(struct spw__fork *f)
+{
+	uint64_t all = ~0ull;
+
+	spw__sys4(SYS_rt_sigprocmask, SIG_BLOCK, &all, &f->signals, sizeof(all));
+}
+
+static void restore_signals(struct spw__fork *f)
+{
+	uint64_t mask = f->signals;
+
+	spw__sys4(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof(mask));
+}
+
+static int reserve_record(struct spw__agent *a)
+{
+	for (unsigned i = 0; i < SPW_CTL_PROCS; i++) {
+		int32_t none = 0, mine = -(int32_t)a->fork_pid;
+
+		if (__atomic_compare_exchange_n(&a->ctl->proc[i].pid, &none, mine, 0, __ATOMIC_ACQ_REL,
+						__ATOMIC_RELAXED))
+			return (int)i;
+	}
+	return -EAGAIN;
+}
+
+/*
+ * These hooks run on the program's stack, which may be managed memory. With the reclaimer parked no page of it goes out,
+ * and what the hooks will need is brought in here, before the lock is held that serving it takes.
+ */
+static void touch_stack(void)
+{
+	volatile char room[HOOK_STACK];
+
+	for (size_t i = 0; i < sizeof(room); i += SPW_PAGE / 2)
+		room[i] = 0;
+}
+
+static void prepare(void)
+{
+	struct spw__agent *a = &spw__agent;
+	struct spw__fork *f = &a->fork;
+
+	block_signals(f);
+	spw__lock(&a->work);
+	if (!a->armed)
+		return;
+	touch_stack();
+	spw__lock(&a->lock);
+	spw__evict_undo(a);
+	if (f->listen_fd < 0) {
+		bring_all(a, a->uffd, true);
+		return;
+	}
+	int slot = reserve_record(a);
+	int ret = slot < 0 ? slot : spw_fork_prepare(a->space, (unsigned)slot);
+
+	if (ret)
+		spw__agent_die("cannot prepare a fork", -ret);
+	f->child_slot = (unsigned)slot;
+	f->served = f->events = f->faults = 0;
+	f->ready = 0;
+	__atomic_store_n(&f->state, SPW_FORK_FROZEN, __ATOMIC_RELEASE);
+	/* The handler may sit in its own poll: a fault or the fork event will bring it here. */
+	spw__unlock(&a->lock);
+}
+
+static void parent(void)
+{
+	struct spw__agent *a = &spw__agent;
+	struct spw__fork *f = &a->fork;
+
+	if (!a->armed) {
+		spw__unlock(&a->work);
+		restore_signals(f);
+		return;
+	}
+	if (f->listen_fd < 0) {
+		spw__unlock(&a->lock);
+		spw__unlock(&a->work);
+		restore_signals(f);
+		return;
+	}
+	/* clone(2) returns only after the handler has read the fork event. None read: there is no child. */
+	bool failed = __atomic_load_n(&f->child_fd, __ATOMIC_ACQUIRE) < 0 && spw__fork_frozen(a);
+
+	while (!failed && spw__fork_frozen(a))
+		spw__wait(&f->state, SPW_FORK_FROZEN, 1000000000);
+	spw__lock(&a->lock);
+	struct spw_ctl_proc *r = &a->ctl->proc[f->child_slot];
+
+	if (failed || __atomic_load_n(&r->pid, __ATOMIC_ACQUIRE) < 0) {
+		spw_fork_failed(a->space, f->child_slot);
+		__atomic_store_n(&r->pid, 0, __ATOMIC_RELEASE);
+	}
+	__atomic_store_n(&f->state, SPW_FORK_NONE, __ATOMIC_RELEASE);
+	for (uint32_t i = 0; i < f->events; i++)
+		spw__event(a, &f->event[i]);
+	for (uint32_t i = 0; i < f->faults; i++)
+		spw__uffd_wake(a->uffd, (void *)(uintptr_t)f->fault[i], SPW_PAGE);
+	f->faults = f->events = 0;
+	a->family = true;
+	spw__unlock(&a->lock);
+	spw__unlock(&a->work);
+	restore_signals(f);
+}
+
+static int receive(struct spw__agent *a, struct handover *h)
+{
+	struct sockaddr_un un;
+	socklen_t len = address(&un, a->fork_pid, a->fork_nonce);
+	char control[CMSG_SPACE(sizeof(int))] = {0};
+	int sock = (int)spw__sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), fd = -1;
+	long ret = sock < 0 ? sock : spw__sys3(SYS_connect, sock, &un, len);
+
+	for (size_t have = 0; ret >= 0 && have < sizeof(*h); have += (size_t)ret) {
+		struct iovec iov = {.iov_base = (char *)h + have, .iov_len = sizeof(*h) - have};
+		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+		if (have == 0) {
+			msg.msg_control = control;
+			msg.msg_controllen = sizeof(control);
+		}
+		ret = spw__sys3(SYS_recvmsg, sock, &msg, MSG_CMSG_CLOEXEC);
+		if (ret == 0)
+			ret = -EPIPE;
+		struct cmsghdr *c = have == 0 && ret > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+
+		if (c)
+			memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+	}
+	if (sock >= 0)
+		spw__sys1(SYS_close, sock);
+	return ret < 0 ? (int)ret : fd;
+}
+
+/*
+ * An event that another thread of the parent caused around the fork. Whether our copy of the mappings is from before or
+ * after it, only the mappings say: a range of before is still registered.
+ */
+static void replay(struct spw__agent *a, const struct uffd_msg *m)
+{
+	uint64_t start = m->event == UFFD_EVENT_REMAP ? m->arg.remap.from : m->arg.remove.start;
+	uint64_t end = m->event == UFFD_EVENT_REMAP ? start + m->arg.remap.len : m->arg.remove.end;
+
+	if (m->event == UFFD_EVENT_REMOVE || spw__uffd_protect(a->uffd, (void *)(uintptr_t)start, end - start, 0) == 0)
+		return;
+	spw__event(a, m);
+}
+
+static void take_over(struct spw__agent *a)
+{
+	static struct handover h;
+
+	a->uffd = receive(a, &h);
+	if (a->uffd < 0)
+		spw__agent_die("did not get its descriptor after a fork", -a->uffd);
+	for (uint32_t i = 0; i < h.served; i++)
+		spw__pt_free_range(&a->pt, h.page[i], h.page[i] + SPW_PAGE);
+	for (uint32_t i = 0; i < h.events; i++)
+		replay(a, &h.event[i]);
+}
+
+/* The child's reclaimer, to begin with. */
+static int child_thread(void *agent)
+{
+	struct spw__agent *a = agent;
+	struct spw__fork *f = &a->fork;
+	int ret = spw__agent_reopen(a);
+
+	if (ret)
+		spw__agent_die("cannot open what it needs after a fork", -ret);
+	spw_fork_child(a->space, a->slot);
+	take_over(a);
+	ret = spw__frames_reopen(a);
+	ret = ret ? ret : spw__fork_init(a);
+	if (ret == 0)
+		ret = spw__thread_start(spw__fault_thread, a, 0);
+	if (ret < 0)
+		spw__agent_die("cannot start after a fork", -ret);
+	__atomic_fetch_or(&a->rec->flags, SPW_PROC_READY | SPW_PROC_ARMED, __ATOMIC_RELEASE);
+	__atomic_store_n(&f->ready, 1, __ATOMIC_RELEASE);
+	spw__wake_all(&f->ready);
+	return spw__reclaim_thread(a);
+}
+
+static void child(void)
+{
+	struct spw__agent *a = &spw__agent;
+	struct spw__fork *f = &a->fork;
+	bool armed = a->armed && f->listen_fd >= 0;
+
+	spw__threads_forget();
+	a->lock = a->work = (struct spw__lock){0};
+	__atomic_store_n(&f->state, SPW_FORK_NONE, __ATOMIC_RELAXED);
+	if (!armed) {
+		spw__agent_restart(a);
+		restore_signals(f);
+		return;
+	}
+	a->slot = f->child_slot;
+	a->family = true;
+	spw__agent_inherit(a);
+	if (spw__thread_start(child_thread, a, 1) < 0)
+		spw__agent_die("cannot start a thread after a fork", EAGAIN);
+	while (!__atomic_load_n(&f->ready, __ATOMIC_ACQUIRE))
+		spw__wait(&f->ready, 0, 1000000000);
+	restore_signals(f);
+}
+
+void spw__fork_watch(void)
+{
+	pthread_atfork(prepare, parent, child);
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPW_PROCESS_FORK_H
+#define SPW_PROCESS_FORK_H
+/* fork(2) of a program whose pages are out. See fork.c. */
+#include "host/process/thread.h"
+
+#include <linux/userfaultfd.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct spw__agent;
+
+#define SPW_FORK_NOTES 256u /* pages served for, and events seen before, a child that has not taken over yet */
+
+enum spw__fork_state {
+	SPW_FORK_NONE = 0, /* no fork under way */
+	SPW_FORK_FROZEN,   /* between prepare and the child's taking over: the agent's memory must not change */
+	SPW_FORK_DONE,     /* the child is on its own (or dead): the parent may thaw */
+};
+
+struct spw__fork {
+	uint32_t state;      /* A enum spw__fork_state; futex */
+	int child_fd;        /* the child's userfaultfd, -1 = none yet */
+	unsigned child_slot; /* record reserved for it */
+	int listen_fd;       /* where the child asks for its descriptor */
+	uint32_t served;     /* pages put into the child so far */
+	uint64_t page[SPW_FORK_NOTES];
+	uint32_t events;     /* the parent's own events while frozen: handled afterwards, and told to the child */
+	struct uffd_msg event[SPW_FORK_NOTES];
+	uint32_t faults;     /* the parent's own faults while frozen */
+	uint64_t fault[SPW_FORK_NOTES];
+	uint32_t ready;      /* A in the child: the agent stands; futex */
+	uint64_t signals;    /* the forking thread's mask */
+};
+
+/* Ask libc to call us around fork(). From the constructor, once. */
+void spw__fork_watch(void);
+/* Make what a later fork will need. From the reclaimer, while arming. */
+int spw__fork_init(struct spw__agent *a);
+/* While frozen, the handler thread runs this instead of its own loop. Host lock not held. */
+void spw__fork_serve(struct spw__agent *a);
+bool spw__fork_frozen(struct spw__agent *a);
+#endif

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Staging pages.
+ *
+ * A page must leave the program atomically (a write between reading it and dropping it would be lost), and the
+ * program must be able to have it back while it is being compressed. So eviction moves pages, not bytes, into frames
+ * (UFFDIO_MOVE), compression works on the frame, and a fault in the meantime moves the frame's page back; the store
+ * then finds that the entry left the frame and drops what it made.
+ *
+ * Giving a frame's memory back needs care. The frames belong to the first userfaultfd, because only then does the
+ * kernel refuse the move (-EAGAIN) while the program unmaps or remaps something, which is what makes eviction safe.
+ * But madvise(2) on them would raise an event that only we can read. So spent frames are moved once more, to a trash
+ * range that belongs to a second userfaultfd without events, and discarded there.
+ */
+#include "host/process/agent.h"
+#include "host/process/uffd.h"
+#include "platform/platform.h"
+
+#include <errno.h>
+#include <string.h>
+
+int spw__frames_reopen(struct spw__agent *a)
+{
+	uint64_t features = 0;
+
+	if (!a->move)
+		return 0;
+	a->trash_fd = spw__uffd_open(&features);
+	if (a->trash_fd < 0)
+		return a->trash_fd;
+	return spw__uffd_register(a->trash_fd, a->frames.trash, SPW_FRAMES_BATCH * SPW_PAGE, UFFDIO_REGISTER_MODE_WP);
+}
+
+int spw__frames_init(struct spw__agent *a)
+{
+	struct spw__frames *f = &a->frames;
+
+	*f = (struct spw__frames){0};
+	f->base = spw__plat_reserve((size_t)SPW_FRAMES * SPW_PAGE);
+	f->trash = spw__plat_reserve((size_t)SPW_FRAMES_BATCH * SPW_PAGE);
+	f->owner = spw__plat_reserve(SPW_FRAMES * sizeof(*f->owner));
+	f->home = spw__plat_reserve(SPW_FRAMES * sizeof(*f->home));
+	if (!f->base || !f->trash || !f->owner || !f->home)
+		return -ENOMEM;
+	memset(f->owner, 0xff, SPW_FRAMES * sizeof(*f->owner));
+	if (!a->move)
+		return 0;
+	int ret = spw__uffd_register(a->uffd, f->base, (size_t)SPW_FRAMES * SPW_PAGE, UFFDIO_REGISTER_MODE_WP);
+
+	return ret ? ret : spw__frames_reopen(a);
+}
+
+/* Give the memory of n frames back. No entry is in any of them. */
+static void discard(struct spw__agent *a, uint32_t frame, unsigned n)
+{
+	struct spw__frames *f = &a->frames;
+	size_t left = (size_t)n * SPW_PAGE;
+	char *from = spw__frame_at(f, frame);
+
+	if (!a->move) {
+		spw__plat_discard(from, left);
+		return;
+	}
+	char *to = f->trash;
+
+	while (left) {
+		long done = spw__uffd_move(a->trash_fd, to, from, left, 0);
+
+		if (done == -EEXIST) {
+			/* A debugger that looks at the range leaves zero pages in it. */
+			spw__plat_discard(to, left);
+			continue;
+		}
+		if (done < 0)
+			spw__agent_die("cannot empty its staging pages", (int)-done);
+		to += done;
+		from += done;
+		left -= (size_t)done;
+	}
+	spw__plat_discard(f->trash, (size_t)n * SPW_PAGE);
+}
+
+int spw__frames_store(struct spw__agent *a)
+{
+	struct spw__frames *f = &a->frames;
+
+	spw__lock(&a->lock);
+	uint64_t start = f->tail, end = f->head;
+
+	spw__unlock(&a->lock);
+	uint64_t wrap = (start / SPW_FRAMES + 1) * SPW_FRAMES, batch = start + SPW_FRAMES_BATCH;
+
+	end = end < batch ? end : batch;
+	end = end < wrap ? end : wrap;
+	if (start == end)
+		return 0;
+
+	uint64_t pos = start;
+	unsigned gone = 0;
+	int ret = 0;
+
+	for (; pos < end; pos++) {
+		uint32_t frame = (uint32_t)(pos % SPW_FRAMES);
+		spw_entry_t e = {__atomic_load_n(&f->owner[frame], __ATOMIC_RELAXED)};
+
+		/* A frame whose entry left it (taken back, unmapped) may be a hole: do not touch it. */
+		if (e.idx == SPW_ENTRY_NONE || spw_kind(a->space, e) != SPW_FRAME)
+			continue;
+		ret = spw_store(a->space, a->reclaim_work, e, spw__frame_at(f, frame), frame);
+		if (ret == 0)
+			gone++;
+		else if (ret != -ESTALE)
+			break;
+	}
+	unsigned n = (unsigned)(pos - start);
+
+	if (n)
+		discard(a, (uint32_t)(start % SPW_FRAMES), n);
+	spw__lock(&a->lock);
+	memset(&f->owner[start % SPW_FRAMES], 0xff, n * sizeof(*f->owner));
+	f->tail = pos;
+	spw__unlock(&a->lock);
+	__atomic_sub_fetch(&a->resident, (int64_t)gone * SPW_PAGE, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&a->ctl->total.swap_out_pages, gone, __ATOMIC_RELAXED);
+	if (!n)
+		return ret == -ENOMEM ? -ENOSPC : ret;
+	return gone ? (int)gone : 1;
+}

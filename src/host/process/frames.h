@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPW_PROCESS_FRAMES_H
+#define SPW_PROCESS_FRAMES_H
+/*
+ * The frames: a ring of staging pages between the program's memory and the tiers. See frames.c.
+ *
+ * Positions count up for ever; position p is frame p % SPW_FRAMES. [tail, head) is in use. Evicting adds at the head
+ * (host lock held), storing takes from the tail (one thread at a time).
+ */
+#include "space/space.h"
+
+#define SPW_FRAMES 16384u /* frames of the ring: address space, 64 MiB; the host bounds how many hold a page */
+
+struct spw__agent;
+
+struct spw__frames {
+	char *base;            /* SPW_FRAMES pages, registered with the first userfaultfd */
+	char *trash;           /* SPW_FRAMES_BATCH pages, registered with the second */
+	uint32_t *owner;       /* entry index of each, SPW_ENTRY_NONE = a hole */
+	uint64_t *home;        /* address each came from (an mremap since then is not noted) */
+	uint64_t head, tail;
+};
+
+#define SPW_FRAMES_BATCH 64u /* pages stored and given back at a time */
+
+int spw__frames_init(struct spw__agent *a);
+
+/* In a forked child: a trash range of our own. */
+int spw__frames_reopen(struct spw__agent *a);
+
+static inline char *spw__frame_at(const struct spw__frames *f, uint32_t frame)
+{
+	return f->base + (size_t)frame * SPW_PAGE;
+}
+
+/*
+ * Store the oldest frames, up to SPW_FRAMES_BATCH positions, and give their memory back. Host lock not held; one thread.
+ * Returns pages of memory given back, 0 if the ring is empty, -ENOSPC when the tiers are full and nothing went.
+ */
+int spw__frames_store(struct spw__agent *a);
+#endif

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The reclaimer thread: it keeps the process within its share of the cap.
+ *
+ * Far from the cap it only looks, and the less often the further away: nothing of the program is registered and no
+ * fault is slower. Near it the agent arms. From then on the thread holds `resident` (everything: the program's pages,
+ * frames, pool, descriptors) at the target: it keeps a backlog of frames, so that pages have time to prove that they
+ * are in use, and stores the oldest of them as room is needed. The pool is drained to the file tier from a
+ * high-water mark down to a low one; that never holds up a fault, which finds its page in the pool until the write
+ * has been confirmed.
+ */
+#include "host/process/agent.h"
+#include "platform/platform.h"
+#include "platform/sys.h"
+#include "tier/zswap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#define MS 1000000ull
+#define MARGIN_MIN (2ull << 20)    /* bytes below the target that the thread aims at */
+#define GROWTH 8ull                /* bytes a nanosecond: faster than memory can be touched */
+#define TICK_MAX (50 * MS)
+#define BACKLOG_MIN 128u           /* frames */
+#define BACKLOG_MAX 8192u
+#define POOL_HIGH 90u              /* % of the pool's limit */
+#define POOL_LOW 80u
+#define WRITEBACK_BYTES (1u << 20) /* asked for at a time */
+#define SHARED_SHARE 10ull         /* time between two counts of shared pages, in times that one takes */
+
+static uint64_t margin(uint64_t target)
+{
+	uint64_t part = target / 128;
+
+	return part > MARGIN_MIN ? part : MARGIN_MIN;
+}
+
+/* Two numbers of /proc/self/statm: size and resident, in pages. */
+static void read_statm(struct spw__agent *a, uint64_t *size, uint64_t *resident)
+{
+	char text[128];
+	long n = spw__sys4(SYS_pread64, a->statm_fd, text, sizeof(text) - 1, 0);
+	uint64_t v[2] = {0, 0};
+	unsigned i = 0;
+
+	for (long at = 0; at < n && i < 2; at++) {
+		if (text[at] == ' ')
+			i++;
+		else
+			v[i] = v[i] * 10 + (uint64_t)(text[at] - '0');
+	}
+	*size = v[0];
+	*resident = v[1];
+}
+
+/* The number behind a name in /proc/self/smaps_rollup, bytes. */
+static uint64_t rollup(const char *text, const char *name)
+{
+	const char *p = strstr(text, name);
+	uint64_t v = 0;
+
+	for (p = p ? p + strlen(name) : ""; *p == ' '; p++)
+		;
+	for (; *p >= '0' && *p <= '9'; p++)
+		v = v * 10 + (uint64_t)(*p - '0');
+	return v << 10;
+}
+
+/* After a fork, pages that both sides hold are resident in both: count each side's part. The kernel has to walk for it. */
+static void measure_shared(struct spw__agent *a)
+{
+	char text[1024];
+	uint64_t began = spw__plat_now_ns();
+
+	if (began < a->shared_next)
+		return;
+	long fd = spw__sys4(SYS_openat, AT_FDCWD, "/proc/self/smaps_rollup", O_RDONLY | O_CLOEXEC, 0);
+	long n = spw__sys3(SYS_read, fd, text, sizeof(text) - 1);
+
+	spw__sys1(SYS_close, fd);
+	if (n <= 0)
+		return;
+	text[n] = 0;
+	uint64_t rss = rollup(text, "Rss:"), pss = rollup(text, "Pss:");
+
+	a->shared = rss > pss ? rss - pss : 0;
+	__atomic_store_n(&a->rec->shared_bytes, a->shared, __ATOMIC_RELAXED);
+	uint64_t now = spw__plat_now_ns();
+
+	a->shared_next = now + SHARED_SHARE * (now - began);
+}
+
+static void measure(struct spw__agent *a, uint64_t *size)
+{
+	uint64_t resident;
+
+	if (a->family)
+		measure_shared(a);
+	read_statm(a, size, &resident);
+	resident *= SPW_PAGE;
+	__atomic_store_n(&a->rec->resident_bytes, resident, __ATOMIC_RELAXED);
+	resident -= a->shared < resident ? a->shared : resident;
+	__atomic_store_n(&a->resident, (int64_t)resident, __ATOMIC_RELAXED);
+}
+
+static void publish(struct spw__agent *a)
+{
+	struct spw_ctl_proc *r = a->rec;
+	struct spw_tier_stats ts = {0};
+	struct spw_space_stats ss;
+	uint64_t metadata;
+
+	spw_stats(a->space, &ss);
+	spw__lock(&a->lock);
+	metadata = spw__pt_metadata(&a->pt) + ss.metadata_bytes;
+	spw__unlock(&a->lock);
+	if (a->zswap)
+		a->zswap->ops->stats(a->zswap, &ts);
+	metadata += ts.metadata_bytes;
+	__atomic_store_n(&r->pool_bytes, ts.used_bytes, __ATOMIC_RELAXED);
+	__atomic_store_n(&r->pool_stored, ts.stored_bytes, __ATOMIC_RELAXED);
+	__atomic_store_n(&r->pool_pages, ts.pages, __ATOMIC_RELAXED);
+	if (a->file) {
+		a->file->ops->stats(a->file, &ts);
+		metadata += ts.metadata_bytes;
+		__atomic_store_n(&r->file_pages, ts.pages, __ATOMIC_RELAXED);
+		__atomic_store_n(&r->file_stored, ts.stored_bytes, __ATOMIC_RELAXED);
+	}
+	__atomic_store_n(&r->metadata_bytes, metadata, __ATOMIC_RELAXED);
+	__atomic_store_n(&r->same_pages, ss.same, __ATOMIC_RELAXED);
+	__atomic_store_n(&r->swapped_pages, ss.entries, __ATOMIC_RELAXED);
+}
+
+/* Differences of the space's own counters go to the tree's. */
+static void publish_totals(struct spw__agent *a, struct spw__published *last)
+{
+	struct spw_ctl_total *t = &a->ctl->total;
+	struct spw_tier_stats ts = {0};
+	struct spw_space_stats ss;
+
+	spw_stats(a->space, &ss);
+	__atomic_add_fetch(&t->same_filled_pages, ss.same_stores - last->same, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&t->writeback_pages, ss.writebacks - last->writebacks, __ATOMIC_RELAXED);
+	last->same = ss.same_stores;
+	last->writebacks = ss.writebacks;
+	if (a->zswap) {
+		a->zswap->ops->stats(a->zswap, &ts);
+		__atomic_add_fetch(&t->pool_reads, ts.reads - last->pool.reads, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&t->pool_writes, ts.writes - last->pool.writes, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&t->pool_errors, ts.errors - last->pool.errors, __ATOMIC_RELAXED);
+		last->pool = ts;
+	}
+	if (a->file) {
+		a->file->ops->stats(a->file, &ts);
+		__atomic_add_fetch(&t->file_reads, ts.reads - last->file.reads, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&t->file_writes, ts.writes - last->file.writes, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&t->file_errors, ts.errors - last->file.errors, __ATOMIC_RELAXED);
+		last->file = ts;
+	}
+}
+
+/* This process's share of the limit that all pools keep together. */
+static uint64_t pool_limit(const struct spw__agent *a)
+{
+	uint64_t others = 0, limit = a->ctl->zswap_bytes;
+
+	for (unsigned i = 0; i < SPW_CTL_PROCS; i++) {
+		if (i != a->slot && __atomic_load_n(&a->ctl->proc[i].pid, __ATOMIC_RELAXED))
+			others += __atomic_load_n(&a->ctl->proc[i].pool_bytes, __ATOMIC_RELAXED);
+	}
+	return limit > others ? limit - others : 0;
+}
+
+/* Keep the pool between its marks. Returns whether objects are on their way to the file. */
+static bool writeback(struct spw__agent *a)
+{
+	struct spw_tier_stats ts;
+	uint64_t limit = pool_limit(a);
+
+	spw__zswap_set_size(a->zswap, limit);
+	if (!a->file)
+		return false;
+	if (spw_writeback_poll(a->space, 0) > 0)
+		a->moving = true;
+	a->zswap->ops->stats(a->zswap, &ts);
+	if (ts.used_bytes * 100 > limit * POOL_HIGH)
+		a->draining = true;
+	else if (ts.used_bytes * 100 < limit * POOL_LOW)
+		a->draining = false;
+	int ret = spw_writeback_start(a->space, WRITEBACK_BYTES, !a->draining);
+
+	if (ret == -ENOSPC)
+		ret = spw_clean(a->space, a->reclaim_work);
+	a->moving = ret > 0 || ret == -EAGAIN;
+	return a->moving;
+}
+
+/* Every tier is full. Said once; what happens then is --on-full. */
+static void report_full(struct spw__agent *a)
+{
+	struct spw_ctl *c = a->ctl;
+
+	if (!__atomic_exchange_n(&a->full, 1, __ATOMIC_RELAXED))
+		__atomic_add_fetch(&c->total.full_events, 1, __ATOMIC_RELAXED);
+	if (c->on_full == SPW_FULL_KILL) {
+		__atomic_store_n(&c->kill_tree, 1, __ATOMIC_RELEASE);
+		return;
+	}
+	if (!__atomic_exchange_n(&c->warned_full, 1, __ATOMIC_RELAXED) && !c->quiet)
+		spw__say("every swap tier is full: memory grows over the cap; give more with --swap file,size=... or free disk");
+}
+
+static uint32_t backlog(uint64_t target)
+{
+	uint64_t frames = target / 32 / SPW_PAGE;
+
+	return frames < BACKLOG_MIN ? BACKLOG_MIN : frames > BACKLOG_MAX ? BACKLOG_MAX : (uint32_t)frames;
+}
+
+/* One round of work. Returns false when there is nothing to do at the moment. */
+static bool reclaim_step(struct spw__agent *a, bool *starved)
+{
+	uint64_t target = spw__agent_target(a);
+	int64_t over = __atomic_load_n(&a->resident, __ATOMIC_RELAXED) - (int64_t)(target - margin(target));
+	bool moving = writeback(a);
+
+	*starved = false;
+	if (over <= 0) {
+		__atomic_store_n(&a->full, 0, __ATOMIC_RELAXED);
+		return false;
+	}
+	uint64_t waiting = __atomic_load_n(&a->frames.head, __ATOMIC_RELAXED) - a->frames.tail;
+
+	if (waiting < backlog(target)) {
+		if (!spw__evict(a, SPW_FRAMES_BATCH) && !waiting) {
+			*starved = true;
+			return false;
+		}
+	}
+	int ret = spw__frames_store(a);
+
+	if (ret > 0) {
+		__atomic_store_n(&a->full, 0, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&a->room, 1, __ATOMIC_RELEASE);
+		spw__wake_all(&a->room);
+		return true;
+	}
+	if (ret == -ENOSPC && !moving && spw_writeback_poll(a->space, MS) <= 0)
+		report_full(a);
+	return moving && spw_writeback_poll(a->space, MS) > 0;
+}
+
+static int take_region(void *agent, uint64_t start, uint64_t end)
+{
+	struct spw__agent *a = agent;
+
+	/* What the kernel will not register stays the kernel's. */
+	if (spw__agent_register(a, start, end) == 0)
+		return spw__regions_add(&a->regions, start, end);
+	return 0;
+}
+
+static void scan(struct spw__agent *a)
+{
+	spw__lock(&a->lock);
+	spw__fault_drain(a);
+	spw__regions_scan(&a->regions, take_region, a);
+	spw__unlock(&a->lock);
+}
+
+static void supervisor_gone(struct spw__agent *a)
+{
+	if (a->supervisor_fd < 0 || __atomic_load_n(&a->ctl->closing, __ATOMIC_ACQUIRE))
+		return;
+	if (spw__agent_supervisor_dead(a) && !__atomic_load_n(&a->ctl->closing, __ATOMIC_ACQUIRE))
+		spw__sys2(SYS_kill, spw__sys0(SYS_getpid), 9);
+}
+
+int spw__reclaim_thread(void *agent)
+{
+	struct spw__agent *a = agent;
+	struct spw__published last = {0};
+	uint64_t size, scanned_size = 0, heat_at = 0, published_at = 0, watched_at = 0, scan_cost = 0, scanned_at = 0;
+	bool starved = false;
+
+	for (;;) {
+		uint32_t seen = __atomic_load_n(&a->kick, __ATOMIC_ACQUIRE);
+
+		spw__lock(&a->work);
+		uint64_t now = spw__plat_now_ns(), target = spw__agent_target(a);
+
+		measure(a, &size);
+		uint64_t resident = (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED);
+		uint64_t room = target > resident ? target - resident : 0;
+
+		if (now - watched_at > 100 * MS) {
+			supervisor_gone(a);
+			watched_at = now;
+		}
+		if (!a->armed && room < target / 8 + MARGIN_MIN && spw__agent_arm(a)) {
+			a->refused = true;
+			spw__unlock(&a->work);
+			return 0;
+		}
+		if (a->armed) {
+			/* A map of thousands of ranges takes time to read: never more than a twentieth of it all. */
+			if ((size != scanned_size || starved) && now - scanned_at > 20 * scan_cost) {
+				scan(a);
+				scanned_size = size;
+				scanned_at = spw__plat_now_ns();
+				scan_cost = scanned_at - now;
+			}
+			uint64_t until = spw__plat_now_ns() + MS;
+
+			while (reclaim_step(a, &starved) && spw__plat_now_ns() < until)
+				;
+			spw_compact(a->space, SPW_FRAMES_BATCH);
+			if (now - published_at > 10 * MS) {
+				publish(a);
+				publish_totals(a, &last);
+				published_at = now;
+			}
+			if (now - heat_at > 1000 * MS) {
+				__atomic_store_n(&a->rec->heat, __atomic_exchange_n(&a->faults_window, 0, __ATOMIC_RELAXED),
+						 __ATOMIC_RELAXED);
+				heat_at = now;
+			}
+		}
+		spw__unlock(&a->work);
+		uint64_t sleep = room / GROWTH;
+
+		sleep = sleep < MS ? MS : sleep > TICK_MAX ? TICK_MAX : sleep;
+		spw__wait(&a->kick, seen, sleep);
+	}
+}

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which memory is managed.
+ *
+ * Wrapping mmap(2) would not find it: libc's allocator and raw system calls go past every wrapper. The process's own
+ * map knows all. A range is manageable when it is private, anonymous, readable, writable and not executable, at
+ * least SPW_REGION_MIN long (or the heap), and neither the agent's own nor the main thread's stack (which the kernel
+ * grows). What the map shows may be gone when the answer is used; registering then fails or hits a mapping that the
+ * kernel refuses to move pages out of, and eviction asks the kernel again, atomically, page by page.
+ */
+#include "host/process/regions.h"
+#include "platform/linux.h"
+#include "platform/sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#define MAX_REGIONS (1u << 17)
+#define TEXT_BYTES (64u << 10)
+
+int spw__regions_init(struct spw__regions *r)
+{
+	*r = (struct spw__regions){0};
+	r->at = spw__plat_reserve(MAX_REGIONS * sizeof(*r->at));
+	r->text = spw__plat_reserve(TEXT_BYTES);
+	if (!r->at || !r->text)
+		return -ENOMEM;
+	r->maps_fd = (int)spw__sys4(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+	return r->maps_fd < 0 ? r->maps_fd : 0;
+}
+
+/* Index of the first region that ends after va. */
+static uint32_t first_after(const struct spw__regions *r, uint64_t va)
+{
+	uint32_t lo = 0, hi = r->count;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (r->at[mid].end > va)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	return lo;
+}
+
+const struct spw__region *spw__regions_at(const struct spw__regions *r, uint64_t va)
+{
+	uint32_t i = first_after(r, va);
+
+	return i < r->count ? &r->at[i] : NULL;
+}
+
+bool spw__regions_cover(const struct spw__regions *r, uint64_t start, uint64_t end)
+{
+	const struct spw__region *g = spw__regions_at(r, start);
+
+	return g && g->start <= start && g->end >= end;
+}
+
+static void remove_at(struct spw__regions *r, uint32_t i, uint32_t n)
+{
+	memmove(&r->at[i], &r->at[i + n], (r->count - i - n) * sizeof(*r->at));
+	r->count -= n;
+}
+
+static int insert_at(struct spw__regions *r, uint32_t i, uint64_t start, uint64_t end)
+{
+	if (r->count == MAX_REGIONS)
+		return -ENOMEM;
+	memmove(&r->at[i + 1], &r->at[i], (r->count - i) * sizeof(*r->at));
+	r->at[i] = (struct spw__region){start, end};
+	r->count++;
+	return 0;
+}
+
+void spw__regions_cut(struct spw__regions *r, uint64_t start, uint64_t end)
+{
+	for (uint32_t i = first_after(r, start); i < r->count && r->at[i].start < end;) {
+		struct spw__region *g = &r->at[i];
+		uint64_t lo = g->start > start ? g->start : start, hi = g->end < end ? g->end : end;
+
+		r->bytes -= hi - lo;
+		if (lo == g->start && hi == g->end) {
+			remove_at(r, i, 1);
+			continue;
+		}
+		if (lo == g->start) {
+			g->start = hi;
+		} else if (hi == g->end) {
+			g->end = lo;
+		} else {
+			uint64_t tail = g->end;
+
+			g->end = lo;
+			/* A full table loses the tail: it is found and added again by the next scan. */
+			if (insert_at(r, i + 1, hi, tail))
+				r->bytes -= tail - hi;
+		}
+		i++;
+	}
+}
+
+int spw__regions_add(struct spw__regions *r, uint64_t start, uint64_t end)
+{
+	spw__regions_cut(r, start, end);
+	uint32_t i = first_after(r, start);
+	bool joins_prev = i > 0 && r->at[i - 1].end == start, joins_next = i < r->count && r->at[i].start == end;
+
+	r->bytes += end - start;
+	if (joins_prev && joins_next) {
+		r->at[i - 1].end = r->at[i].end;
+		remove_at(r, i, 1);
+	} else if (joins_prev) {
+		r->at[i - 1].end = end;
+	} else if (joins_next) {
+		r->at[i].start = start;
+	} else {
+		return insert_at(r, i, start, end);
+	}
+	return 0;
+}
+
+static const char *parse_hex(const char *p, uint64_t *v)
+{
+	*v = 0;
+	for (;; p++) {
+		unsigned d = (unsigned)*p - '0';
+
+		if (d > 9)
+			d = (unsigned)*p - 'a' + 10;
+		if (d > 15 || (*p > '9' && *p < 'a'))
+			return p;
+		*v = *v << 4 | d;
+	}
+}
+
+/* One line of the map: "start-end perms offset dev inode   name". */
+static bool manageable(const char *line, uint64_t *start, uint64_t *end)
+{
+	uint64_t inode;
+	const char *p = parse_hex(line, start);
+
+	p = parse_hex(p + 1, end);
+	if (memcmp(p, " rw-p ", 6) != 0)
+		return false;
+	p = strchr(p + 6, ' '); /* after the offset */
+	p = p ? strchr(p + 1, ' ') : NULL;
+	if (!p)
+		return false;
+	p = parse_hex(p + 1, &inode);
+	while (*p == ' ')
+		p++;
+	bool heap = memcmp(p, "[heap]", 6) == 0;
+
+	if (inode != 0 || (*p == '[' && !heap && memcmp(p, "[anon:", 6) != 0))
+		return false;
+	return (heap || *end - *start >= SPW_REGION_MIN) && !spw__plat_owns((void *)(uintptr_t)*start);
+}
+
+int spw__regions_scan(struct spw__regions *r, int (*take)(void *ctx, uint64_t start, uint64_t end), void *ctx)
+{
+	size_t have = 0;
+	uint64_t off = 0;
+	int found = 0;
+
+	for (;;) {
+		long n = spw__sys4(SYS_pread64, r->maps_fd, r->text + have, TEXT_BYTES - 1 - have, off);
+
+		if (n <= 0)
+			return n < 0 ? (int)n : found;
+		off += (uint64_t)n;
+		have += (size_t)n;
+		r->text[have] = 0;
+		char *line = r->text;
+
+		for (char *nl; (nl = strchr(line, '\n')) != NULL; line = nl + 1) {
+			uint64_t start, end;
+
+			*nl = 0;
+			if (manageable(line, &start, &end) && !spw__regions_cover(r, start, end)) {
+				int ret = take(ctx, start, end);
+
+				if (ret < 0)
+					return ret;
+				found++;
+			}
+		}
+		have -= (size_t)(line - r->text);
+		memmove(r->text, line, have);
+	}
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPW_PROCESS_REGIONS_H
+#define SPW_PROCESS_REGIONS_H
+/*
+ * The ranges of the program's memory that are registered with the agent's userfaultfd, and how new ones are found.
+ * See regions.c. All functions need the host lock. Addresses in bytes, whole pages.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#define SPW_REGION_MIN (1u << 20) /* smaller mappings stay the kernel's; the heap is taken at any size */
+
+struct spw__region {
+	uint64_t start, end;
+};
+
+struct spw__regions {
+	struct spw__region *at; /* sorted, disjoint, neighbours joined */
+	uint32_t count;
+	int maps_fd;            /* /proc/self/maps */
+	char *text;             /* buffer for it */
+	uint64_t bytes;         /* sum of the sizes */
+};
+
+int spw__regions_init(struct spw__regions *r);
+int spw__regions_add(struct spw__regions *r, uint64_t start, uint64_t end);
+void spw__regions_cut(struct spw__regions *r, uint64_t start, uint64_t end);
+/* The region that holds va, or the first one after it; NULL if none. */
+const struct spw__region *spw__regions_at(const struct spw__regions *r, uint64_t va);
+bool spw__regions_cover(const struct spw__regions *r, uint64_t start, uint64_t end);
+
+/*
+ * Read the process's map and call take(ctx, start, end) for every manageable range that is not covered. Returns how
+ * many there were, or -errno.
+ */
+int spw__regions_scan(struct spw__regions *r, int (*take)(void *ctx, uint64_t start, uint64_t end), void *ctx);
+#endif

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The agent's own threads.
+ *
+ * pthread_create() will not do: it calls the program's malloc, runs under locks that the program may hold, counts
+ * the thread among the program's (pthread_exit in main would then never end the process) and delivers libc's internal
+ * signals to it. So a thread is one clone(2): the program's memory, a stack and a thread-control block of our own, no
+ * signals, and, for the first thread, a file table of its own. That table is what keeps the agent's descriptors out of
+ * reach: a program that closes everything from 3 up (every daemon does) would otherwise close the userfaultfd, and the
+ * kernel would answer the next fault with a page of zeros.
+ *
+ * The thread-control block: compiled code reads the stack protector's canary at %fs:0x28, and a few libc functions
+ * would write errno at a negative offset from %fs. Both find room in the block; nothing else of it is used.
+ */
+#include "host/process/thread.h"
+#include "platform/platform.h"
+#include "platform/sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <linux/sched.h>
+#include <stdarg.h>
+#include <string.h>
+
+#define STACK_BYTES (128u << 10)
+#define TLS_BYTES (64u << 10)
+#define TCB_BYTES (8u << 10)
+
+#define MAX_THREADS 4u
+
+static void *memory[MAX_THREADS]; /* stacks of the threads that run */
+static unsigned threads;
+
+struct start {
+	int (*fn)(void *);
+	void *arg;
+	int own_files;
+};
+
+static __attribute__((noreturn)) void thread_main(struct start *s)
+{
+	int (*fn)(void *) = s->fn;
+	void *arg = s->arg;
+
+	if (s->own_files)
+		spw__sys3(SYS_close_range, 0, ~0u, 0);
+	fn(arg);
+	spw__sys1(SYS_exit, 0);
+	__builtin_unreachable();
+}
+
+/* clone(2) with a fresh stack: the child must not return through the parent's frame, hence assembly. */
+static long clone_thread(unsigned long flags, void *stack, void *tls, struct start *s)
+{
+	long ret;
+	register void *r8 __asm__("r8") = tls;
+	register struct start *r12 __asm__("r12") = s;
+	register void (*r13)(struct start *) __asm__("r13") = thread_main;
+	register long r10 __asm__("r10") = 0;
+
+	__asm__ volatile("syscall\n\t"
+			 "testq %%rax, %%rax\n\t"
+			 "jnz 1f\n\t"
+			 "xorl %%ebp, %%ebp\n\t"
+			 "movq %%r12, %%rdi\n\t"
+			 "callq *%%r13\n\t"
+			 "hlt\n"
+			 "1:"
+			 : "=a"(ret)
+			 : "0"((long)SYS_clone), "D"(flags), "S"(stack), "d"(0), "r"(r10), "r"(r8), "r"(r12), "r"(r13)
+			 : "rcx", "r11", "memory");
+	return ret;
+}
+
+int spw__thread_start(int (*fn)(void *), void *arg, int own_files)
+{
+	size_t bytes = STACK_BYTES + TLS_BYTES;
+	char *base = threads < MAX_THREADS ? spw__plat_reserve(bytes) : NULL;
+
+	if (!base)
+		return -ENOMEM;
+	memory[threads++] = base;
+	char *tcb = base + bytes - TCB_BYTES;
+	uint64_t canary;
+
+	__asm__("movq %%fs:0x28, %0" : "=r"(canary));
+	memcpy(tcb, &tcb, sizeof(tcb));
+	memcpy(tcb + 0x10, &tcb, sizeof(tcb));
+	memcpy(tcb + 0x28, &canary, sizeof(canary));
+
+	struct start *s = (struct start *)(base + STACK_BYTES - 256);
+
+	*s = (struct start){.fn = fn, .arg = arg, .own_files = own_files};
+
+	/* Signals are blocked around the clone, so that not one can reach the thread. */
+	uint64_t all = ~0ull, old;
+	unsigned long flags = CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS;
+
+	if (!own_files)
+		flags |= CLONE_FILES;
+	spw__sys4(SYS_rt_sigprocmask, 0 /* SIG_BLOCK */, &all, &old, sizeof(all));
+	long tid = clone_thread(flags, (char *)s - 64, tcb, s);
+
+	spw__sys4(SYS_rt_sigprocmask, 2 /* SIG_SETMASK */, &old, 0, sizeof(old));
+	if (tid < 0)
+		spw__plat_release(memory[--threads], bytes);
+	return (int)tid;
+}
+
+void spw__threads_forget(void)
+{
+	while (threads)
+		spw__plat_release(memory[--threads], STACK_BYTES + TLS_BYTES);
+}
+
+#define SPINS 200
+
+void spw__lock(struct spw__lock *l)
+{
+	for (unsigned i = 0; i < SPINS; i++) {
+		if (spw__trylock(l))
+			return;
+		__builtin_ia32_pause();
+	}
+	while (__atomic_exchange_n(&l->word, 2, __ATOMIC_ACQUIRE) != 0)
+		spw__sys4(SYS_futex, &l->word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 2, 0);
+}
+
+int spw__trylock(struct spw__lock *l)
+{
+	uint32_t free = 0;
+
+	return __atomic_compare_exchange_n(&l->word, &free, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
+
+void spw__unlock(struct spw__lock *l)
+{
+	if (__atomic_exchange_n(&l->word, 0, __ATOMIC_RELEASE) == 2)
+		spw__sys3(SYS_futex, &l->word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+}
+
+void spw__wait(uint32_t *word, uint32_t seen, uint64_t timeout_ns)
+{
+	struct {
+		int64_t sec, nsec;
+	} ts = {(int64_t)(timeout_ns / 1000000000u), (int64_t)(timeout_ns % 1000000000u)};
+
+	spw__sys4(SYS_futex, word, FUTEX_WAIT, seen, &ts);
+}
+
+void spw__wake_all(uint32_t *word)
+{
+	spw__sys3(SYS_futex, word, FUTEX_WAKE, 1 << 30);
+}
+
+static size_t put_number(char *out, size_t room, uint64_t v, unsigned base)
+{
+	char tmp[24];
+	size_t n = 0;
+
+	do {
+		tmp[n++] = "0123456789abcdef"[v % base];
+		v /= base;
+	} while (v);
+	size_t len = n < room ? n : room;
+
+	for (size_t i = 0; i < len; i++)
+		out[i] = tmp[n - 1 - i];
+	return len;
+}
+
+static char say_to[32] = "/proc/self/fd/2";
+
+void spw__say_through(int pid)
+{
+	size_t n = 6;
+
+	n += put_number(say_to + n, 10, (uint64_t)pid, 10);
+	memcpy(say_to + n, "/fd/2", 6);
+}
+
+void spw__say(const char *fmt, ...)
+{
+	char line[512] = "spillway: ";
+	size_t n = strlen(line), room = sizeof(line) - 1;
+	va_list ap;
+
+	va_start(ap, fmt);
+	for (; *fmt && n < room; fmt++) {
+		if (*fmt != '%') {
+			line[n++] = *fmt;
+			continue;
+		}
+		fmt++;
+		if (*fmt == 's') {
+			const char *s = va_arg(ap, const char *);
+
+			while (*s && n < room)
+				line[n++] = *s++;
+		} else {
+			n += put_number(line + n, room - n, va_arg(ap, uint64_t), *fmt == 'x' ? 16 : 10);
+		}
+	}
+	va_end(ap);
+	line[n++] = '\n';
+	/* Opened for each line: a descriptor kept would hold the reader of a pipe that the program has closed. */
+	long fd = spw__sys4(SYS_openat, AT_FDCWD, say_to, O_WRONLY | O_APPEND | O_NOCTTY | O_CLOEXEC, 0);
+
+	if (fd < 0)
+		return;
+	spw__sys3(SYS_write, fd, line, n);
+	spw__sys1(SYS_close, fd);
+}

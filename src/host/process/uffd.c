@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The userfaultfd calls of the agent.
+ *
+ * A descriptor that serves whole programs must also get the faults that the kernel takes on the program's behalf (a
+ * read(2) into a page that is out). userfaultfd(2) gives that to CAP_SYS_PTRACE or when the sysctl allows it;
+ * /dev/userfaultfd gives it to whoever may open the device. Both are tried, the device second.
+ */
+#include "host/process/uffd.h"
+#include "platform/sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+
+int spw__uffd_open(uint64_t *features)
+{
+	long fd = spw__sys1(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0) {
+		long dev = spw__sys4(SYS_openat, AT_FDCWD, "/dev/userfaultfd", O_RDWR | O_CLOEXEC, 0);
+
+		if (dev >= 0) {
+			fd = spw__sys3(SYS_ioctl, dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+			spw__sys1(SYS_close, dev);
+		}
+		if (fd < 0)
+			return (int)fd;
+	}
+	struct uffdio_api api = {.api = UFFD_API, .features = *features};
+	long ret = spw__sys3(SYS_ioctl, fd, UFFDIO_API, &api);
+
+	if (ret < 0) {
+		spw__sys1(SYS_close, fd);
+		return (int)ret;
+	}
+	*features = api.features;
+	return (int)fd;
+}
+
+int spw__uffd_register(int fd, const void *p, size_t len, uint64_t mode)
+{
+	struct uffdio_register r = {.range = {(uintptr_t)p, len}, .mode = mode};
+
+	return (int)spw__sys3(SYS_ioctl, fd, UFFDIO_REGISTER, &r);
+}
+
+/* The kernel reports a partial success as -EAGAIN with the bytes done in the argument: the bytes are what counts. */
+static long done_or_error(long ret, int64_t done)
+{
+	return done > 0 ? (long)done : ret;
+}
+
+long spw__uffd_move(int fd, void *dst, const void *src, size_t len, int wake)
+{
+	struct uffdio_move m = {.dst = (uintptr_t)dst, .src = (uintptr_t)src, .len = len};
+
+	m.mode = UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES | (wake ? 0 : UFFDIO_MOVE_MODE_DONTWAKE);
+	long ret = spw__sys3(SYS_ioctl, fd, UFFDIO_MOVE, &m);
+
+	return done_or_error(ret, m.move);
+}
+
+long spw__uffd_copy(int fd, void *dst, const void *src, size_t len)
+{
+	struct uffdio_copy c = {.dst = (uintptr_t)dst, .src = (uintptr_t)src, .len = len};
+	long ret = spw__sys3(SYS_ioctl, fd, UFFDIO_COPY, &c);
+
+	return done_or_error(ret, c.copy);
+}
+
+long spw__uffd_zero(int fd, void *dst, size_t len)
+{
+	struct uffdio_zeropage z = {.range = {(uintptr_t)dst, len}};
+	long ret = spw__sys3(SYS_ioctl, fd, UFFDIO_ZEROPAGE, &z);
+
+	return done_or_error(ret, z.zeropage);
+}
+
+int spw__uffd_wake(int fd, void *p, size_t len)
+{
+	struct uffdio_range r = {(uintptr_t)p, len};
+
+	return (int)spw__sys3(SYS_ioctl, fd, UFFDIO_WAKE, &r);
+}
+
+int spw__uffd_protect(int fd, void *p, size_t len, int on)
+{
+	struct uffdio_writeprotect w = {.range = {(uintptr_t)p, len}};
+
+	w.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0;
+	return (int)spw__sys3(SYS_ioctl, fd, UFFDIO_WRITEPROTECT, &w);
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPW_PROCESS_UFFD_H
+#define SPW_PROCESS_UFFD_H
+/*
+ * userfaultfd as the agent uses it: thin, errno-free wrappers. Lengths and addresses are bytes, multiples of a page.
+ * Every function returns 0 (or a count of bytes where said) or -errno, takes no lock and may be called from any
+ * thread. -EAGAIN from any of them means that an event waits to be read: release the host lock, read on, try again.
+ */
+#include <linux/userfaultfd.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+
+/* Newer than Debian 12's headers. */
+#ifndef UFFDIO_MOVE
+struct uffdio_move {
+	uint64_t dst, src, len, mode;
+	int64_t move;
+};
+#define UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct uffdio_move)
+#define UFFDIO_MOVE_MODE_DONTWAKE ((uint64_t)1 << 0)
+#define UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES ((uint64_t)1 << 1)
+#endif
+#ifndef UFFD_FEATURE_MOVE
+#define UFFD_FEATURE_MOVE (1 << 16)
+#endif
+
+/* A new descriptor that also gets kernel-mode faults. features in: wanted; out: granted. fd or -errno. */
+int spw__uffd_open(uint64_t *features);
+int spw__uffd_register(int fd, const void *p, size_t len, uint64_t mode);
+/* Bytes moved from the start (> 0), or -errno when not even one page was. Holes in src stay holes in dst. */
+long spw__uffd_move(int fd, void *dst, const void *src, size_t len, int wake);
+/* Bytes put in place from the start (> 0), or -errno. Wakes waiters of what was placed. */
+long spw__uffd_copy(int fd, void *dst, const void *src, size_t len);
+long spw__uffd_zero(int fd, void *dst, size_t len);
+int spw__uffd_wake(int fd, void *p, size_t len);
+/* Set or clear write protection; clearing wakes writers. */
+int spw__uffd_protect(int fd, void *p, size_t len, int on);
+#endif

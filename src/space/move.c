@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/*
+ * Moves: objects from slot to slot while their entries stay in use.
+ *
+ * Within RAM a move is a copy under the entry's lock. To a batch tier it is a write that takes milliseconds, and
+ * neither may a fault on the entry wait for it, nor may its completion trust what was true when it began. So the entry
+ * goes on saying the old slot, marked as moving, and everything on it is served as before. Whoever frees or stores
+ * the entry meanwhile just changes its word and leaves the old slot to the completion: as no object can get that
+ * address until then, a word that still says "this slot, moving" is proof that the new slot holds the entry's bytes.
+ * Any other word means that the move was overtaken, and both slots are let go.
+ */
+#include "space/internal.h"
+
+#define HINTS       512u /* objects of a block that are asked for at a time */
+#define IDLE_BLOCKS 32u  /* blocks without anything to send before writeback leaves it at that */
+
+struct spw_obj spw__mapped(struct spw_space *sp, spw_slot_t s)
+{
+	struct spw_tier *t = spw__tier_of(sp, s);
+
+	return (struct spw_obj){
+		.data = t->ops->map(t, s), .len = spw__slot_len(s), .coding = (uint8_t)spw__slot_coding(s)};
+}
+
+/* Lock e if its bytes are at s and no move of them is in flight, or if one is. */
+static bool lock_at(struct spw_space *sp, spw_entry_t e, spw_slot_t s, bool moving, uint64_t *w)
+{
+	if (!spw__lock(sp, e, w))
+		return false;
+	if (spw__word_at(spw__where(sp, *w), s, moving))
+		return true;
+	spw__unlock(sp, e, *w);
+	return false;
+}
+
+int spw__relocate(struct spw_space *sp, struct spw_tier *t, spw_entry_t e, spw_slot_t from, const struct spw_obj *obj)
+{
+	struct spw_obj mapped;
+	spw_slot_t to;
+	uint64_t w;
+	int rc;
+
+	if (!lock_at(sp, e, from, false, &w))
+		return 0;
+	if (!obj) {
+		mapped = spw__mapped(sp, from);
+		obj = &mapped;
+	}
+	rc = t ? t->ops->put(t, e, obj, &to) : spw__put(sp, e, obj, &to);
+	if (rc) {
+		spw__unlock(sp, e, w);
+		return rc;
+	}
+	spw__publish(sp, e, w, spw__rebase(sp, w, spw__word(SPW_POOL, to.v)));
+	spw__slot_free(sp, from);
+	SPW__ADD(sp->relocations, 1);
+	return 1;
+}
+
+/* A segment of the batch's tier, or, if it has none yet, of the first batch tier with room. */
+static int open_segment(struct spw_space *sp, struct spw__batch *b)
+{
+	int rc = -ENODEV;
+
+	if (b->tier)
+		return b->tier->ops->begin(b->tier, &b->segment);
+	for (struct spw_tier **t = sp->order; *t; t++) {
+		if (!spw__is_batch(*t) || !spw__takes_new(sp, *t))
+			continue;
+		rc = (*t)->ops->begin(*t, &b->segment);
+		if (!rc)
+			b->tier = *t;
+		/* Busy is not full: a lower tier is no substitute for a moment's patience. */
+		if (!rc || rc == -EAGAIN)
+			return rc;
+	}
+	return rc;
+}
+
+void spw__submit(struct spw__batch *b)
+{
+	if (b->segment)
+		b->tier->ops->submit(b->tier, b->segment);
+	b->segment = NULL;
+	b->objects = 0;
+}
+
+int spw__send(struct spw_space *sp, struct spw__batch *b, spw_entry_t e, spw_slot_t from, const struct spw_obj *obj)
+{
+	for (;;) {
+		struct spw_obj o;
+		spw_slot_t to;
+		uint64_t w;
+		int rc = spw__orphan_reserve(sp);
+
+		if (!rc && !b->segment)
+			rc = open_segment(sp, b);
+		if (rc)
+			return rc;
+		if (!lock_at(sp, e, from, false, &w))
+			return 0;
+		o = obj ? *obj : spw__mapped(sp, from);
+		rc = b->tier->ops->add(b->tier, b->segment, e, &o, from, &to);
+		if (!rc) {
+			SPW__ADD(sp->in_flight, 1);
+			b->objects++;
+			spw__unlock(sp, e, spw__rebase(sp, w, spw__word_backing(spw__where(sp, w)) | SPW__MOVING));
+			return 1;
+		}
+		spw__unlock(sp, e, w);
+		if (rc != -ENOSPC || !b->objects)
+			return rc;
+		spw__submit(b);
+	}
+}
+
+static void complete(struct spw_space *sp, const struct spw_move *m, int status)
+{
+	bool from_ram = !spw__is_batch(spw__tier_of(sp, m->from));
+	uint64_t w;
+
+	if (!status)
+		__atomic_fetch_add(&sp->landed, 1, __ATOMIC_RELEASE);
+	if (!lock_at(sp, m->entry, m->from, true, &w)) {
+		spw__orphan_remove(sp, m->from);
+		spw__slot_free(sp, m->from);
+		if (!status)
+			spw__slot_free(sp, m->to);
+		SPW__ADD(sp->cancels, 1);
+	} else if (status) {
+		spw__unlock(sp, m->entry, spw__rebase(sp, w, spw__where(sp, w) & ~SPW__MOVING));
+	} else {
+		spw__publish(sp, m->entry, w, spw__rebase(sp, w, spw__word(SPW_SLOT, m->to.v)));
+		spw__slot_free(sp, m->from);
+		SPW__ADD(*(from_ram ? &sp->writebacks : &sp->relocations), 1);
+	}
+	SPW__SUB(sp->in_flight, 1);
+}
+
+/* Finish every completed segment of t; wait for the first of them up to wait_ns. */
+static int poll_tier(struct spw_space *sp, struct spw_tier *t, uint64_t wait_ns)
+{
+	const struct spw_move *moves;
+	struct spw_segment *token;
+	int status, done = 0;
+	unsigned n;
+
+	while ((n = t->ops->poll(t, wait_ns, &moves, &status, &token)) > 0) {
+		for (unsigned i = 0; i < n; i++)
+			complete(sp, &moves[i], status);
+		t->ops->poll_done(t, token);
+		done += (int)n;
+		wait_ns = 0;
+	}
+	return done;
+}
+
+int spw_writeback_poll(struct spw_space *sp, uint64_t wait_ns)
+{
+	int done = 0;
+
+	/* Asked even with nothing in flight: an idle tier gives its buffers back in poll(). */
+	for (struct spw_tier **t = sp->order; *t; t++)
+		if (spw__is_batch(*t))
+			done += poll_tier(sp, *t, 0);
+	if (!SPW__LOAD(sp->in_flight))
+		wait_ns = 0;
+	for (struct spw_tier **t = sp->order; *t && !done && wait_ns; t++)
+		if (spw__is_batch(*t))
+			done = poll_tier(sp, *t, wait_ns);
+	spw__orphan_trim(sp);
+	return done;
+}
+
+/* Whether a victim should stay for now: it was read since it was last considered. What is RAW gains nothing by it. */
+static bool second_chance(struct spw_space *sp, spw_entry_t e, spw_slot_t s)
+{
+	bool stay;
+	uint64_t w;
+
+	if (spw__slot_coding(s) == SPW_CODING_RAW || !(spw__peek(sp, e) & SPW__REFERENCED))
+		return false;
+	if (!lock_at(sp, e, s, false, &w))
+		return false;
+	stay = w & SPW__REFERENCED;
+	spw__unlock(sp, e, w & ~SPW__REFERENCED);
+	return stay;
+}
+
+/* Send what can be sent of the RAM tier's oldest block, all of it, for only whole blocks give memory back. */
+static int send_block(struct spw_space *sp, struct spw__batch *b, struct spw_tier *t, bool raw_only, uint64_t *sent)
+{
+	spw_entry_t e[HINTS];
+	spw_slot_t s[HINTS];
+	unsigned n = t->ops->victims(t, e, s, HINTS);
+	int moves = 0;
+
+	if (!n || (raw_only && spw__slot_coding(s[0]) != SPW_CODING_RAW))
+		return -ENOENT;
+	for (unsigned i = 0; i < n; i++) {
+		int rc = second_chance(sp, e[i], s[i]) ? 0 : spw__send(sp, b, e[i], s[i], NULL);
+
+		if (rc < 0)
+			return moves ? moves : rc;
+		if (rc) {
+			moves++;
+			*sent += spw__slot_len(s[i]);
+		}
+	}
+	return moves;
+}
+
+int spw_writeback_start(struct spw_space *sp, uint64_t bytes, bool raw_only)
+{
+	struct spw__batch b = {0};
+	/* Asking for victims makes them young, so know first that they can go. */
+	int rc = open_segment(sp, &b), moves = 0;
+	uint64_t sent = 0;
+
+	for (struct spw_tier **t = sp->order; *t && rc >= 0 && sent < bytes; t++) {
+		unsigned idle = 0;
+
+		if (spw__is_batch(*t))
+			continue;
+		/* What is on its way already is named again and again. */
+		while (rc >= 0 && b.segment && sent < bytes && idle < IDLE_BLOCKS) {
+			rc = send_block(sp, &b, *t, raw_only, &sent);
+			moves += rc > 0 ? rc : 0;
+			idle = rc > 0 ? 0 : idle + 1;
+		}
+		if (rc == -ENOENT)
+			rc = 0;
+	}
+	spw__submit(&b);
+	return moves ? moves : rc;
+}
+
+int spw_compact(struct spw_space *sp, unsigned max)
+{
+	spw_entry_t e[HINTS];
+	spw_slot_t s[HINTS];
+	unsigned moved = 0, before;
+	int rc = 0;
+
+	for (struct spw_tier **t = sp->order; *t && rc >= 0; t++) {
+		if (spw__is_batch(*t) || !(*t)->ops->sparse || !spw__takes_new(sp, *t))
+			continue;
+		do {
+			unsigned n = (*t)->ops->sparse(*t, e, s, max - moved < HINTS ? max - moved : HINTS);
+
+			before = moved;
+			for (unsigned i = 0; i < n && rc >= 0; i++) {
+				rc = spw__relocate(sp, *t, e[i], s[i], NULL);
+				moved += rc > 0;
+			}
+		} while (rc >= 0 && moved > before && moved < max);
+	}
+	return moved ? (int)moved : rc;
+}
+
+/* What cleaning asks for at a time: as much as a work area's pages hold. */
+#define CLEAN_MAX 256u
+struct cleaning {
+	spw_slot_t s[CLEAN_MAX];
+	struct spw_obj o[CLEAN_MAX];
+	spw_entry_t e[CLEAN_MAX];
+};
+_Static_assert(sizeof(struct cleaning) <= 2 * SPW_PAGE, "cleaning works in the pages of a work area");
+
+int spw_clean(struct spw_space *sp, struct spw_work *work)
+{
+	struct cleaning *c = (void *)work->page;
+	int moved = 0, rc = 0;
+
+	for (struct spw_tier **t = sp->order; *t; t++) {
+		struct spw__batch b = {.tier = *t};
+		unsigned n;
+
+		if (!spw__is_batch(*t) || !(*t)->ops->clean || !spw__takes_new(sp, *t))
+			continue;
+		n = (*t)->ops->clean(*t, c->e, c->s, c->o, CLEAN_MAX);
+		if (!n)
+			continue;
+		for (unsigned i = 0; i < n && rc >= 0; i++) {
+			rc = spw__send(sp, &b, c->e[i], c->s[i], &c->o[i]);
+			moved += rc > 0;
+		}
+		spw__submit(&b);
+		(*t)->ops->clean_done(*t);
+		break;
+	}
+	return moved ? moved : rc;
+}

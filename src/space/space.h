@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+#ifndef SPW_SPACE_H
+#define SPW_SPACE_H
+/*
+ * The space: the layer between page tables and storage. It owns entries, their descriptors, their counts, the swap
+ * cache and the moving of bytes between tiers. It knows no system call and no libc beyond <string.h>.
+ *
+ * Threads: every function may be called from any thread at once, unless it says otherwise. Signals: none is
+ * async-signal-safe. Memory: platform.h only. No function sleeps unless it says so. Errors are -errno.
+ *
+ * Lock order: entry lock bit, then a tier's own locks, then the cluster lock. At most one entry is locked at a time.
+ */
+#include "codec/codec.h"
+#include "space/entry.h"
+#include "tier/tier.h"
+
+struct spw_space_config {
+	uint32_t max_clusters;  /* upper bound of clusters, address space only; <= 2^23 */
+	uint32_t max_frames;    /* upper bound of frames, 0 = no swap cache */
+	struct spw_codec codec; /* what stores compress with */
+};
+
+struct spw_space_stats {
+	uint64_t entries;        /* descriptors not FREE */
+	uint64_t same;           /* of them in each kind */
+	uint64_t pool, slot, frame;
+	uint64_t clusters;       /* present */
+	uint64_t stores, loads;  /* since the start: pages stored (FRAME -> tier or new), pages restored */
+	uint64_t same_stores;    /* of the stores, same-filled pages */
+	uint64_t writebacks;     /* objects moved from a RAM tier to a batch tier */
+	uint64_t relocations;    /* objects moved by compaction or cleaning */
+	uint64_t cancels;        /* moves overtaken by a free or a store */
+	uint64_t metadata_bytes; /* resident bytes of descriptors, cluster table, frame table, count overflow */
+};
+
+struct spw_space;
+
+/*
+ * A thread's work area: codec state and two page buffers. spw_work_size() bytes of platform memory, aligned to 64,
+ * prepared by spw_work_init(). One thread at a time.
+ */
+struct spw_work;
+size_t spw_work_size(const struct spw_space *sp);
+int spw_work_init(const struct spw_space *sp, void *mem, struct spw_work **out);
+
+/* *out is one reservation owned by the caller until destroy. 0, -EINVAL, -ENOMEM. destroy needs all threads gone. */
+int spw_space_create(const struct spw_space_config *cfg, struct spw_space **out);
+void spw_space_destroy(struct spw_space *sp);
+
+/* Add a tier (before or between operations). The space does not own it. -ENOSPC: SPW_MAX_TIERS; -EEXIST: number. */
+int spw_space_add_tier(struct spw_space *sp, struct spw_tier *t);
+
+/*
+ * Clusters, for hosts whose page table maps 512 neighbouring pages to 512 neighbouring entries. The cluster belongs to
+ * the caller until given back; its entries start FREE and each is brought to life by spw_store() or
+ * spw_cache_add(). give: every entry must be FREE again, or -EBUSY. take: -ENOMEM.
+ */
+int spw_cluster_take(struct spw_space *sp, uint32_t *cluster);
+int spw_cluster_give(struct spw_space *sp, uint32_t cluster);
+
+/*
+ * Single entries, for hosts that map them one by one. n entries with count 1, each reading as a page of zeros.
+ * All or nothing: 0 or -ENOMEM. Neighbouring entries are given where possible.
+ */
+int spw_alloc(struct spw_space *sp, spw_entry_t *e, unsigned n);
+
+/* One more / one fewer holder of each of n entries. free at the last holder: the entry is FREE, its storage reusable
+ * (or, for allocated entries, may be allocated again). dup: -ENOENT if FREE, -ENOMEM (overflow table; none of the n was
+ * taken). free of a FREE entry is a no-op. */
+int spw_dup(struct spw_space *sp, const spw_entry_t *e, unsigned n);
+void spw_free(struct spw_space *sp, const spw_entry_t *e, unsigned n);
+/* free of [first, first + n): what munmap calls. Skips FREE descriptors fast; clusters not present are skipped whole. */
+void spw_free_range(struct spw_space *sp, spw_entry_t first, unsigned n);
+/* Holders; 0 = FREE. */
+uint32_t spw_count(struct spw_space *sp, spw_entry_t e);
+
+/*
+ * Store the page's bytes under e: same-filled pages in the descriptor, others compressed into the first RAM tier with
+ * room. Replaces what was there (a new store cancels a move in flight); a FREE entry of a taken cluster comes to life
+ * with count 1. If e is FRAME, the store is of that frame's page: it succeeds only if e is still cached in frame
+ * `frame` when the bytes are ready, and the frame is then no longer the entry's (-ESTALE otherwise, nothing
+ * changed). Pass SPW_NO_FRAME for an uncached store.
+ * 0, -ENOSPC (no RAM tier has room), -ENOMEM, -ESTALE, -ENOENT (FREE, and not of a taken cluster). On error the entry
+ * is as before.
+ */
+#define SPW_NO_FRAME UINT32_MAX
+int spw_store(struct spw_space *sp, struct spw_work *w, spw_entry_t e, const void *page, uint32_t frame);
+
+/*
+ * Restore the page of e into page (SPW_PAGE bytes). The entry keeps its bytes: the caller frees it after the page is
+ * in place. May sleep when the bytes are on a batch tier. FREE reads as zeros (-ENOENT), FRAME returns -EEXIST and
+ * the caller takes the frame (spw_cache_get). Else 0, -EIO, -EBADMSG; *where then holds the slot for the message.
+ */
+int spw_load(struct spw_space *sp, struct spw_work *w, spw_entry_t e, void *page, spw_slot_t *where);
+
+/* What a descriptor says, by one load. For sweeps, readahead and statistics; may be stale at once. */
+enum spw_kind { SPW_FREE = 0, SPW_SAME, SPW_POOL, SPW_SLOT, SPW_FRAME };
+enum spw_kind spw_kind(const struct spw_space *sp, spw_entry_t e);
+
+/*
+ * Swap cache. add: e (FREE of a taken cluster: comes to life with count 1 and no backing; SAME, POOL, SLOT: keeps it as
+ * the frame's clean backing) becomes FRAME. -EEXIST if cached already, -EBUSY if the frame is another entry's,
+ * -ENOENT, -ERANGE. get: the frame of e, -ENOENT if none. del: the frame leaves; the entry falls back to its
+ * backing, or to FREE if it had none (keep = true), or the backing is dropped and the entry is FREE (keep = false: the
+ * page table maps the page again and may write it).
+ * -ENOENT if e is not FRAME with that frame; -EBUSY, nothing changed, if it would become FREE under other holders.
+ */
+int spw_cache_add(struct spw_space *sp, spw_entry_t e, uint32_t frame);
+int spw_cache_get(struct spw_space *sp, spw_entry_t e, uint32_t *frame);
+int spw_cache_del(struct spw_space *sp, spw_entry_t e, uint32_t frame, bool keep);
+
+/*
+ * Writeback and upkeep, driven by a host thread (one at a time; the rest of the space goes on meanwhile).
+ * start: gather about `bytes` (whole blocks) of the oldest objects of RAM tiers (RAW first; only RAW when raw_only)
+ * into segments of the first batch tier with room, and submit. Returns objects on their way (>= 0), -ENOSPC,
+ * -EIO (backing off), -EAGAIN (buffers busy), -ENODEV (no batch tier).
+ * poll: finish completed segments; wait_ns as in the tier, but none with no move in flight. Returns objects finished.
+ * compact: up to `max` objects moved out of sparse blocks. clean: one segment. Return objects moved (>= 0) or -errno.
+ */
+int spw_writeback_start(struct spw_space *sp, uint64_t bytes, bool raw_only);
+int spw_writeback_poll(struct spw_space *sp, uint64_t wait_ns);
+int spw_compact(struct spw_space *sp, unsigned max);
+int spw_clean(struct spw_space *sp, struct spw_work *w);
+
+/*
+ * Move everything off tier t to the other tiers and leave it empty, by scanning descriptors. May sleep.
+ * 0, -ENOSPC, -EIO, -EBADMSG (what could be moved was). The tier takes no new objects from the first call on, and stays
+ * registered, empty. On the thread that drives writeback.
+ */
+int spw_drain(struct spw_space *sp, struct spw_work *w, struct spw_tier *t);
+
+void spw_stats(struct spw_space *sp, struct spw_space_stats *out);
+
+/*
+ * fork by copying the address space: prepare in the parent with every other thread of the space quiet, then child in
+ * the child (copied memory, no other threads) or parent. Moves in flight stay the parent's: in the child they are
+ * cancelled, their objects stay where they were. -errno of a tier: nothing changed.
+ */
+int spw_fork_prepare(struct spw_space *sp, unsigned child);
+void spw_fork_failed(struct spw_space *sp, unsigned child);
+void spw_fork_child(struct spw_space *sp, unsigned child);
+
+#endif

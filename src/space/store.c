@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/*
+ * Store and load: a page to where its entry's bytes are kept, and back.
+ *
+ * Compressing under the entry's lock would make a fault on the entry wait for it; compressing without it means that the
+ * entry can change meanwhile. So a store makes the object first, unlocked, and then locks, looks again and only
+ * places it. A load from RAM decompresses under the lock, which is as short as a copy and saves one. A load from
+ * a batch tier sleeps and cannot hold a spin lock: it reads, locks and looks whether the entry still says the same
+ * slot; if not, what was read is worth nothing, error or not, and the load begins again.
+ */
+#include "space/internal.h"
+
+/* Whether all 32-bit words of the page are equal. Most pages that are not say so in the first or the last words. */
+static bool same_filled(const void *page, uint32_t *pattern)
+{
+	const unsigned char *p = page;
+	uint32_t second, last;
+
+	memcpy(pattern, p, sizeof(*pattern));
+	memcpy(&second, p + 4, sizeof(second));
+	memcpy(&last, p + SPW_PAGE - 4, sizeof(last));
+	return *pattern == second && *pattern == last && !memcmp(p, p + 4, SPW_PAGE - 4);
+}
+
+static void fill(void *page, uint32_t pattern)
+{
+	unsigned char *p = page;
+
+	if (pattern == (pattern & 0xff) * 0x01010101u) {
+		memset(p, (int)(pattern & 0xff), SPW_PAGE);
+		return;
+	}
+	memcpy(p, &pattern, sizeof(pattern));
+	for (size_t done = sizeof(pattern); done < SPW_PAGE; done *= 2)
+		memcpy(p + done, p, done);
+}
+
+int spw__put(struct spw_space *sp, spw_entry_t e, const struct spw_obj *o, spw_slot_t *out)
+{
+	int rc = -ENOSPC;
+
+	for (struct spw_tier **t = sp->order; *t; t++) {
+		int one;
+
+		if (spw__is_batch(*t) || !spw__takes_new(sp, *t))
+			continue;
+		one = (*t)->ops->put(*t, e, o, out);
+		if (!one)
+			return 0;
+		if (one != -ENOSPC)
+			rc = one;
+	}
+	return rc;
+}
+
+void spw__replace(struct spw_space *sp, spw_entry_t e, uint64_t was, uint64_t w, uint64_t backing)
+{
+	bool stored = spw__word_stored(backing), moving = backing & SPW__MOVING;
+
+	if (stored && moving)
+		spw__orphan_add(sp, spw__word_slot(backing));
+	spw__publish(sp, e, was, w);
+	if (stored && !moving)
+		spw__slot_free(sp, spw__word_slot(backing));
+}
+
+/* Whether a store of `frame`'s page, or of an uncached page, fits what the entry is now. */
+static bool store_fits(uint64_t w, uint32_t frame)
+{
+	if (frame == SPW_NO_FRAME)
+		return spw__word_kind(w) != SPW_FRAME;
+	return spw__word_kind(w) == SPW_FRAME && spw__word_payload(w) == frame;
+}
+
+int spw_store(struct spw_space *sp, struct spw_work *work, spw_entry_t e, const void *page, uint32_t frame)
+{
+	struct spw_obj o = {.data = page, .len = SPW_PAGE, .coding = SPW_CODING_RAW};
+	uint64_t w, backing, new = 0;
+	struct spw__shard *stat;
+	uint32_t pattern;
+	bool same;
+	int rc = 0;
+
+	if (!store_fits(spw__peek(sp, e), frame))
+		return -ESTALE;
+	same = same_filled(page, &pattern);
+	if (!same) {
+		uint32_t len = spw__codec_compress(&sp->codec, work->codec, page, work->page, SPW__STORE_LIMIT);
+
+		if (len)
+			o = (struct spw_obj){.data = work->page, .len = len, .coding = sp->codec.coding};
+	}
+	/* A frame's store may come late, when not even the cluster is there any more: it must find a live word. */
+	if (frame != SPW_NO_FRAME) {
+		if (!spw__lock(sp, e, &w))
+			return -ESTALE;
+	} else if (!spw__lock_owned(sp, e, &w)) {
+		return -ENOENT;
+	}
+	if (!store_fits(w, frame)) {
+		rc = -ESTALE;
+	} else if (same) {
+		new = spw__word(SPW_SAME, pattern);
+	} else {
+		spw_slot_t s;
+
+		rc = spw__put(sp, e, &o, &s);
+		if (!rc)
+			new = spw__word(SPW_POOL, s.v);
+	}
+	if (rc) {
+		spw__unlock(sp, e, w);
+		return rc;
+	}
+	backing = spw__word_kind(w) == SPW_FRAME ? spw__frame_leave(sp, w) : w;
+	if (!w)
+		spw__cluster_live(sp, spw__cluster_of(e));
+	spw__replace(sp, e, w, new | (w ? w & SPW__COUNT_MASK : SPW__COUNT_ONE), backing);
+	stat = spw__shard(sp, e);
+	SPW__ADD(stat->stores, 1);
+	if (same)
+		SPW__ADD(stat->same_stores, 1);
+	return 0;
+}
+
+/*
+ * Read the object at s, unlocked. landed: the moves that had landed when the entry said s. 0, -errno, or -EAGAIN if what
+ * was read is not what the entry says now.
+ */
+static int load_slot(struct spw_space *sp, struct spw_work *work, spw_entry_t e, spw_slot_t s, uint64_t landed,
+		     void *page)
+{
+	struct spw_obj o = {.data = work->page, .len = spw__slot_len(s), .coding = (uint8_t)spw__slot_coding(s)};
+	struct spw_tier *t = spw__tier_of(sp, s);
+	int rc = t->ops->get(t, e, s, work->page);
+	bool still;
+	uint64_t w;
+
+	if (!spw__lock(sp, e, &w))
+		return -EAGAIN;
+	still = spw__word_stored(w) && spw__slot_same(spw__word_slot(w), s);
+	spw__unlock(sp, e, w);
+	/*
+	 * An entry that was stored and moved again while the read slept may have landed on the very same slot. Bytes
+	 * that passed the seal are then an older page of the entry, as good as if read sooner; an error may come
+	 * from reading both at once, and says nothing.
+	 */
+	if (!still || (rc && landed != SPW__LOAD(sp->landed)))
+		return -EAGAIN;
+	return rc ? rc : spw__codec_restore(work->codec, &o, page);
+}
+
+int spw_load(struct spw_space *sp, struct spw_work *work, spw_entry_t e, void *page, spw_slot_t *where)
+{
+	for (;;) {
+		uint64_t landed = __atomic_load_n(&sp->landed, __ATOMIC_ACQUIRE);
+		uint64_t w = spw__peek(sp, e);
+		struct spw_obj o;
+		int rc = 0;
+
+		switch (spw__word_kind(w)) {
+		case SPW_FREE:
+			memset(page, 0, SPW_PAGE);
+			return -ENOENT;
+		case SPW_FRAME:
+			return -EEXIST;
+		case SPW_SAME:
+			fill(page, (uint32_t)spw__word_payload(w));
+			break;
+		case SPW_POOL:
+			if (!spw__lock(sp, e, &w))
+				continue;
+			if (spw__word_kind(w) != SPW_POOL) {
+				spw__unlock(sp, e, w);
+				continue;
+			}
+			o = spw__mapped(sp, spw__word_slot(w));
+			rc = spw__codec_restore(work->codec, &o, page);
+			spw__unlock(sp, e, w | SPW__REFERENCED);
+			break;
+		case SPW_SLOT:
+			rc = load_slot(sp, work, e, spw__word_slot(w), landed, page);
+			if (rc == -EAGAIN)
+				continue;
+			break;
+		}
+		if (rc)
+			*where = spw__word_slot(w);
+		else
+			SPW__ADD(spw__shard(sp, e)->loads, 1);
+		return rc;
+	}
+}
+
+enum spw_kind spw_kind(const struct spw_space *sp, spw_entry_t e)
+{
+	return spw__word_kind(spw__peek(sp, e));
+}

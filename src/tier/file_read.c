@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/*
+ * Reading objects back.
+ *
+ * A random read fetches the one or two blocks that the object lies in. A sequential one would do that for each object,
+ * though the next three or four dozen lie behind it: they went out together. So a read that begins where another ended
+ * fetches a window, and the following ones find their bytes there. Nobody has to tell a window that its part of the
+ * file was written anew: bytes of another generation do not pass the seal, and what does not pass is read again from
+ * the file before it is an error.
+ */
+#include "tier/file_internal.h"
+
+#include <errno.h>
+
+struct place {
+	uint64_t first; /* first block */
+	uint32_t skip;  /* to the object in it */
+	uint32_t span;  /* bytes, whole blocks */
+	uint32_t len;   /* of the object */
+	uint32_t seg;
+	uint32_t at; /* in the segment */
+	uint64_t gen;
+	struct spw__seal_id id;
+};
+
+static int unseal(const struct spw__file *f, const struct place *p, uint8_t *data, void *buf)
+{
+	return spw__unseal(&f->seal, p->gen, p->at, &p->id, data + p->skip, p->len, buf);
+}
+
+static uint8_t *window_data(const struct spw__file *f, const struct spw__window *w)
+{
+	return f->read_data + SPW__BUFFERS * SPW__BUFFER_BYTES + (size_t)(w - f->window) * SPW__WINDOW_BYTES;
+}
+
+static bool covers(const struct spw__window *w, const struct place *p)
+{
+	uint64_t first = SPW__LOAD(w->first);
+
+	return p->first >= first && p->first + p->span <= first + SPW__LOAD(w->bytes);
+}
+
+static bool from_window(struct spw__file *f, const struct place *p, void *buf)
+{
+	bool found = false;
+
+	for (unsigned i = 0; i < SPW__WINDOWS && !found; i++) {
+		struct spw__window *w = &f->window[i];
+
+		if (!covers(w, p) || !spw__spin_try(&w->lock))
+			continue;
+		found = covers(w, p) && !unseal(f, p, window_data(f, w) + (p->first - w->first), buf);
+		spw__spin_unlock(&w->lock);
+	}
+	return found;
+}
+
+/* Does this read go on where another ended? Remembers where it ends itself. */
+static bool sequential(struct spw__file *f, const struct place *p)
+{
+	uint64_t begin = p->first + p->skip, end = begin + spw__file_align(SPW__TAG + p->len, SPW_UNIT);
+
+	for (unsigned i = 0; i < SPW__STREAMS; i++) {
+		uint64_t at = SPW__LOAD(f->expected[i]);
+
+		/* The owners of a batch and its last block's rest may lie between. */
+		if (at && begin >= at && begin - at < 2 * SPW__BLOCK) {
+			__atomic_store_n(&f->expected[i], end, __ATOMIC_RELAXED);
+			return true;
+		}
+	}
+	__atomic_store_n(&f->expected[SPW__ADD(f->expected_n, 1) % SPW__STREAMS], end, __ATOMIC_RELAXED);
+	return false;
+}
+
+/* Fill a window from the object on, not beyond its segment. False if all are busy or the object could not be read. */
+static bool fill_window(struct spw__file *f, const struct place *p)
+{
+	struct spw__window *w = &f->window[SPW__ADD(f->window_n, 1) % SPW__WINDOWS];
+	uint64_t end = spw__seg_offset(f->sh, p->seg) + SPW_FILE_SEGMENT;
+	uint32_t want = end - p->first < SPW__WINDOW_BYTES ? (uint32_t)(end - p->first) : SPW__WINDOW_BYTES;
+	int64_t got;
+
+	if (!spw__spin_try(&w->lock))
+		return false;
+	got = f->io.read(f->io.ctx, window_data(f, w), want, p->first);
+	__atomic_store_n(&w->first, p->first, __ATOMIC_RELAXED);
+	__atomic_store_n(&w->bytes, got > 0 ? (uint32_t)got : 0, __ATOMIC_RELAXED);
+	spw__spin_unlock(&w->lock);
+	return got >= p->span;
+}
+
+static unsigned take_buffer(struct spw__file *f)
+{
+	uint64_t used = SPW__LOAD(f->buffers);
+
+	for (unsigned spins = 0;; spins++) {
+		/* The lowest, so that no more of them become resident than are used at once. */
+		unsigned i = ~used ? (unsigned)__builtin_ctzll(~used) : SPW__BUFFERS;
+
+		if (i == SPW__BUFFERS) {
+			spw__plat_relax(spins);
+			used = SPW__LOAD(f->buffers);
+		} else if (__atomic_compare_exchange_n(&f->buffers, &used, used | 1ull << i, false, __ATOMIC_ACQUIRE,
+						       __ATOMIC_RELAXED)) {
+			return i;
+		}
+	}
+}
+
+static int from_file(struct spw__file *f, const struct place *p, void *buf)
+{
+	unsigned i = take_buffer(f);
+	uint8_t *data = f->read_data + (size_t)i * SPW__BUFFER_BYTES;
+	int err = f->io.read(f->io.ctx, data, p->span, p->first) == p->span ? unseal(f, p, data, buf) : -EIO;
+
+	__atomic_fetch_and(&f->buffers, ~(1ull << i), __ATOMIC_RELEASE);
+	return err;
+}
+
+int spw__file_get(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf)
+{
+	struct spw__file *f = spw__file_of(t);
+	uint64_t offset = spw__slot_offset(s);
+	uint32_t len = spw__slot_len(s), skip = offset % SPW__BLOCK;
+	uint32_t seg = (uint32_t)((offset - f->sh->first_byte) / SPW_FILE_SEGMENT);
+	struct place p = {
+		.first = offset - skip,
+		.skip = skip,
+		.span = spw__file_align(skip + SPW__TAG + len, SPW__BLOCK),
+		.len = len,
+		.seg = seg,
+		.id = {.slot = s.v, .entry = e.idx, .segment = seg},
+	};
+	int err;
+
+	if (seg >= f->sh->segments)
+		return -EBADMSG;
+	p.at = (uint32_t)(offset - spw__seg_offset(f->sh, seg));
+	p.gen = spw__seg_generation(f->sh, seg);
+	SPW__ADD(f->reads, 1);
+	bool next = sequential(f, &p);
+
+	if (from_window(f, &p, buf) || (next && fill_window(f, &p) && from_window(f, &p, buf)))
+		return 0;
+	err = from_file(f, &p, buf);
+	/* Of another generation now: the slot was freed while it was read, and the caller will see that. */
+	if (err && spw__seg_generation(f->sh, seg) == p.gen)
+		SPW__ADD(f->errors, 1);
+	return err;
+}
+
+void spw__file_read_reset(struct spw__file *f)
+{
+	f->buffers = 0;
+	for (unsigned i = 0; i < SPW__WINDOWS; i++)
+		f->window[i].lock = (struct spw__spin){0};
+}
+
+uint64_t spw__file_read_memory(const struct spw__file *f)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < SPW__WINDOWS; i++)
+		bytes += SPW__LOAD(f->window[i].bytes) ? SPW__WINDOW_BYTES : 0;
+	return bytes;
+}

@@ -1,0 +1,65 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# Signals sent to spillway reach the program; job control and kill -9 work as if spillway were not there.
+load lib
+
+# A program that answers signal $1 with exit status 33 and says through a fifo that it is ready to.
+waits_for() {
+	mkfifo "$T/ready" "$T/never"
+	"$SPILLWAY" run --ram 64M -- bash -c "trap 'exit 33' $1; echo >'$T/ready'; read x <>'$T/never'; exit 1" 3>&- &
+	pid=$!
+	read -r <"$T/ready"
+}
+
+@test "signals reach the program" {
+	for signal in HUP TERM USR1 USR2 ALRM RTMIN; do
+		waits_for "$signal"
+		kill -s "$signal" "$pid"
+		status=0
+		wait "$pid" || status=$?
+		echo "$signal: $status"
+		[ "$status" = 33 ]
+		rm "$T/ready" "$T/never"
+	done
+}
+
+@test "one signal arrives once" {
+	mkfifo "$T/ready"
+	cat >"$T/counts.py" <<-'END'
+		import os, signal, sys
+		count = 0
+		def usr1(*_):
+		    global count
+		    count += 1
+		signal.signal(signal.SIGUSR1, usr1)
+		signal.signal(signal.SIGTERM, lambda *_: os._exit(40 + count))
+		os.close(os.open(sys.argv[1], os.O_WRONLY))
+		while True:
+		    signal.pause()
+	END
+	"$SPILLWAY" run --ram 64M -- python3 "$T/counts.py" "$T/ready" 3>&- &
+	pid=$!
+	cat "$T/ready"
+	kill -USR1 "$pid"
+	kill -TERM "$pid"
+	status=0
+	wait "$pid" || status=$?
+	[ "$status" = 41 ]
+}
+
+@test "stop and continue, as a shell does it to a job" {
+	run -0 timeout -k 1 30 python3 "$BATS_TEST_DIRNAME/job.py" "$SPILLWAY" "$T/ready"
+	[ "$output" = "stopped ended 5" ]
+}
+
+@test "kill -9 of spillway ends the program" {
+	mkfifo "$T/held"
+	"$SPILLWAY" run --ram 64M -- bash -c "exec 8>'$T/held'; echo \$\$ >&8; exec sleep 1000" 3>&- &
+	pid=$!
+	exec 9<"$T/held"
+	read -r program <&9
+	kill -9 "$pid"
+	wait "$pid" || true
+	timeout 30 cat <&9 # ends when the last holder of the other side is gone
+	[ ! -e "/proc/$program" ] || grep -q '^State:.*Z' "/proc/$program/status"
+}

@@ -1,0 +1,46 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# The processes below the program.
+load lib
+
+@test "spillway leaves with the program, not with its descendants" {
+	mkfifo "$T/go" "$T/done"
+	spillway run --ram 64M -- bash -c "(read x <'$T/go'; echo still there >'$T/done') >/dev/null 2>&1 & exit 9" || status=$?
+	[ "$status" = 9 ]
+	echo >"$T/go"
+	[ "$(timeout 30 cat "$T/done")" = "still there" ]
+}
+
+@test "orphans are reaped" {
+	# a zombie left unreaped would be a child of spillway
+	run -0 spillway run --ram 64M -- bash -c '
+		for i in 1 2 3 4 5; do (sleep 0 & echo $! >&2); done
+		read -r orphan < <(bash -c "sleep 0 & echo \$!")
+		while [ -e /proc/$orphan ]; do :; done
+		echo reaped'
+	[[ $output == *reaped* ]]
+}
+
+@test "a static tool down the tree runs, is counted and named once" {
+	echo 'char b[32 << 20]; int main(void) { for (unsigned i = 0; i < sizeof(b); i += 4096) b[i] = 1;
+		return read(0, b, 1) < 0; }' | $CC -w -x c - -O1 -static -o "$T/statictool"
+	# it waits for its stdin until the supervisor has seen it: the statistics of the loop are what ends it
+	run --separate-stderr -0 spillway run --ram 256M --stats "$T/stats" -- bash -c "
+		mkfifo '$T/in'
+		'$T/statictool' <'$T/in' & pid=\$!
+		exec 5>'$T/in'
+		until [ \"\$(awk '\$1 == \"VmRSS:\" {print (\$2 > 32000)}' /proc/\$pid/status)\" = 1 ]; do :; done
+		for i in {1..400}; do sh -c 'exit 0'; done
+		echo >&5
+		wait \$pid"
+	echo "$stderr"
+	[[ $stderr == *"1 process ran without the cap: statictool x1, peak 3"*" MiB"* ]]
+	[ "$(jq .processes_uncapped "$T/stats")" = 1 ]
+	[ "$(jq '.resident_peak_bytes > 33554432' "$T/stats")" = true ]
+}
+
+@test "--quiet says nothing of it" {
+	build static -static
+	run --separate-stderr -0 spillway run --ram 64M --best-effort --quiet -- "$T/static"
+	[ -z "$stderr" ]
+}

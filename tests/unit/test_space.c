@@ -1,0 +1,1186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The space against tiers and a platform that do what the test says. Every test ends with everything freed and every
+ * counter at zero, so a slot or a cluster that any path leaks fails the test that took the path.
+ */
+#include "space/space.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "fake_tier.h"
+#include "strict_platform.h"
+
+#include <stdio.h>
+
+#define CLUSTERS 64u
+#define FRAMES   2048u
+
+struct bench {
+	struct spw_space *sp;
+	struct spw_work *w;
+	void *work_mem;
+	struct fake_tier *ram, *file, *extra[SPW_MAX_TIERS];
+	uint8_t page[SPW_PAGE], back[SPW_PAGE];
+};
+
+/* A page of a given kind that is a function of its seed. */
+enum shape { ZERO, PATTERN, TEXT, NOISE };
+
+static void make_page(void *page, enum shape shape, uint32_t seed)
+{
+	uint32_t *p = page, x = seed * 2654435761u + 1;
+
+	for (unsigned i = 0; i < SPW_PAGE / 4; i++) {
+		x ^= x << 13;
+		x ^= x >> 17;
+		x ^= x << 5;
+		p[i] = shape == ZERO ? 0 : shape == PATTERN ? seed : shape == NOISE || i % 6 == 0 ? x : seed;
+	}
+}
+
+static int setup(void **state)
+{
+	struct spw_space_config cfg = {CLUSTERS, FRAMES, {SPW_CODING_LZ4, 0}};
+	struct bench *b = calloc(1, sizeof(*b));
+
+	strict_refuse(false);
+	assert_int_equal(spw_space_create(&cfg, &b->sp), 0);
+	b->ram = fake_create(false, 0, 10);
+	b->file = fake_create(true, 1, 5);
+	assert_int_equal(spw_space_add_tier(b->sp, &b->file->tier), 0);
+	assert_int_equal(spw_space_add_tier(b->sp, &b->ram->tier), 0);
+	b->work_mem = aligned_alloc(64, (spw_work_size(b->sp) + 63) & ~63ul);
+	assert_int_equal(spw_work_init(b->sp, b->work_mem, &b->w), 0);
+	*state = b;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct bench *b = *state;
+	struct spw_space_stats st;
+
+	b->file->hold = false;
+	while (spw_writeback_poll(b->sp, 0))
+		;
+	spw_free_range(b->sp, (spw_entry_t){0}, CLUSTERS * SPW_CLUSTER);
+	for (uint32_t c = 0; c < CLUSTERS; c++)
+		assert_int_equal(spw_kind(b->sp, (spw_entry_t){c * SPW_CLUSTER}), SPW_FREE);
+	spw_stats(b->sp, &st);
+	assert_int_equal(st.entries, 0);
+	assert_int_equal(b->ram->live, 0);
+	assert_int_equal(b->file->live, 0);
+	spw_space_destroy(b->sp);
+	for (unsigned i = 0; i < SPW_MAX_TIERS; i++) {
+		assert_true(!b->extra[i] || !b->extra[i]->live);
+		free(b->extra[i]);
+	}
+	free(b->work_mem);
+	free(b->ram);
+	free(b->file);
+	free(b);
+	return 0;
+}
+
+static struct fake_tier *add_tier(struct bench *b, bool batch, unsigned number, int priority)
+{
+	b->extra[number] = fake_create(batch, number, priority);
+	assert_int_equal(spw_space_add_tier(b->sp, &b->extra[number]->tier), 0);
+	return b->extra[number];
+}
+
+static struct spw_space_stats stats(struct bench *b)
+{
+	struct spw_space_stats st;
+
+	spw_stats(b->sp, &st);
+	return st;
+}
+
+static spw_entry_t alloc_one(struct bench *b)
+{
+	spw_entry_t e;
+
+	assert_int_equal(spw_alloc(b->sp, &e, 1), 0);
+	return e;
+}
+
+static int store(struct bench *b, spw_entry_t e, enum shape shape, uint32_t seed)
+{
+	make_page(b->page, shape, seed);
+	return spw_store(b->sp, b->w, e, b->page, SPW_NO_FRAME);
+}
+
+static spw_entry_t stored(struct bench *b, enum shape shape, uint32_t seed)
+{
+	spw_entry_t e = alloc_one(b);
+
+	assert_int_equal(store(b, e, shape, seed), 0);
+	return e;
+}
+
+static void check(struct bench *b, spw_entry_t e, enum shape shape, uint32_t seed)
+{
+	spw_slot_t where;
+
+	memset(b->back, 0xa5, SPW_PAGE);
+	assert_int_equal(spw_load(b->sp, b->w, e, b->back, &where), 0);
+	make_page(b->page, shape, seed);
+	assert_memory_equal(b->back, b->page, SPW_PAGE);
+}
+
+/* Everything in the pool is on its way to the file and stays there until polled. */
+static int start(struct bench *b)
+{
+	b->file->hold = true;
+	return spw_writeback_start(b->sp, UINT64_MAX, false);
+}
+
+static int finish(struct bench *b, int status)
+{
+	b->file->hold = false;
+	b->file->write_status = status;
+	return spw_writeback_poll(b->sp, 0);
+}
+
+static spw_entry_t on_file(struct bench *b, enum shape shape, uint32_t seed)
+{
+	spw_entry_t e = stored(b, shape, seed);
+
+	assert_int_equal(start(b), 1);
+	assert_int_equal(finish(b, 0), 1);
+	assert_int_equal(spw_kind(b->sp, e), SPW_SLOT);
+	return e;
+}
+
+/* ---- creation, tiers, clusters, allocation ---- */
+
+static void create_refuses_bad_sizes_and_no_memory(void **state)
+{
+	struct spw_space_config none = {0, 0, {SPW_CODING_LZ4, 0}}, huge = {(1u << 23) + 1, 0, {SPW_CODING_LZ4, 0}};
+	struct spw_space_config some = {4, 4, {SPW_CODING_LZ4, 0}};
+	struct spw_space *sp;
+
+	(void)state;
+	assert_int_equal(spw_space_create(&none, &sp), -EINVAL);
+	assert_int_equal(spw_space_create(&huge, &sp), -EINVAL);
+	strict_refuse(true);
+	assert_int_equal(spw_space_create(&some, &sp), -ENOMEM);
+	strict_refuse(false);
+	strict_fail_reserve = true;
+	assert_int_equal(spw_space_create(&some, &sp), -ENOMEM);
+	strict_fail_reserve = false;
+}
+
+static void largest_space_costs_nothing(void **state)
+{
+	struct spw_space_config cfg = {1u << 23, 1u << 16, {SPW_CODING_LZ4, 0}};
+	struct spw_space_stats st;
+	struct spw_space *sp;
+
+	(void)state;
+	assert_int_equal(spw_space_create(&cfg, &sp), 0);
+	spw_stats(sp, &st);
+	assert_true(st.metadata_bytes <= 2 * SPW_PAGE);
+	spw_space_destroy(sp);
+}
+
+static void tiers_have_unique_numbers(void **state)
+{
+	struct bench *b = *state;
+
+	assert_int_equal(spw_space_add_tier(b->sp, &b->ram->tier), -EEXIST);
+	for (unsigned i = 2; i < SPW_MAX_TIERS; i++)
+		add_tier(b, false, i, 0);
+	assert_int_equal(spw_space_add_tier(b->sp, &b->ram->tier), -ENOSPC);
+}
+
+static void tiers_are_filled_by_priority(void **state)
+{
+	struct bench *b = *state;
+	struct fake_tier *last = add_tier(b, false, 3, -20), *first = add_tier(b, false, 2, 20);
+	spw_entry_t e[3];
+
+	e[0] = stored(b, TEXT, 1);
+	assert_int_equal(first->live, 1);
+	first->fail_put = -ENOSPC;
+	e[1] = stored(b, TEXT, 2);
+	assert_int_equal(b->ram->live, 1);
+	b->ram->fail_put = -ENOMEM;
+	e[2] = stored(b, TEXT, 3);
+	assert_int_equal(last->live, 1);
+	last->fail_put = -ENOSPC;
+	assert_int_equal(store(b, e[2], TEXT, 4), -ENOMEM);
+	for (unsigned i = 0; i < 3; i++)
+		check(b, e[i], TEXT, i + 1);
+	spw_free(b->sp, e, 3);
+	assert_int_equal(first->live + last->live, 0);
+}
+
+static void taken_clusters_come_and_go(void **state)
+{
+	struct bench *b = *state;
+	uint32_t c[CLUSTERS], extra;
+	uint64_t idle = stats(b).metadata_bytes;
+	spw_entry_t e;
+
+	for (unsigned i = 0; i < CLUSTERS; i++)
+		assert_int_equal(spw_cluster_take(b->sp, &c[i]), 0);
+	assert_int_equal(spw_cluster_take(b->sp, &extra), -ENOMEM);
+	assert_int_equal(stats(b).clusters, CLUSTERS);
+	e.idx = c[7] * SPW_CLUSTER + 3;
+	assert_int_equal(spw_kind(b->sp, e), SPW_FREE);
+	assert_int_equal(spw_count(b->sp, e), 0);
+	assert_int_equal(store(b, e, TEXT, 9), 0);
+	assert_int_equal(spw_count(b->sp, e), 1);
+	check(b, e, TEXT, 9);
+	assert_int_equal(spw_cluster_give(b->sp, c[7]), -EBUSY);
+	spw_free(b->sp, &e, 1);
+	assert_int_equal(spw_kind(b->sp, e), SPW_FREE);
+	for (unsigned i = 0; i < CLUSTERS; i++)
+		assert_int_equal(spw_cluster_give(b->sp, c[i]), 0);
+	assert_int_equal(stats(b).clusters, 0);
+	assert_int_equal(stats(b).metadata_bytes, idle);
+}
+
+static void take_fails_cleanly_without_memory(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e[3];
+	uint32_t c;
+
+	strict_refuse(true);
+	assert_int_equal(spw_cluster_take(b->sp, &c), -ENOMEM);
+	assert_int_equal(spw_alloc(b->sp, e, 3), -ENOMEM);
+	strict_refuse(false);
+	assert_int_equal(stats(b).clusters, 0);
+	assert_int_equal(spw_cluster_take(b->sp, &c), 0);
+	assert_int_equal(spw_cluster_give(b->sp, c), 0);
+}
+
+static void allocated_entries_read_as_zeros(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e[700];
+
+	assert_int_equal(spw_alloc(b->sp, e, 700), 0);
+	for (unsigned i = 0; i < 700; i++) {
+		assert_int_equal(spw_kind(b->sp, e[i]), SPW_SAME);
+		assert_int_equal(spw_count(b->sp, e[i]), 1);
+		if (i && i != SPW_CLUSTER)
+			assert_int_equal(e[i].idx, e[i - 1].idx + 1);
+		check(b, e[i], ZERO, 0);
+	}
+	assert_int_equal(stats(b).same, 700);
+	spw_free(b->sp, e, 700);
+	assert_int_equal(stats(b).clusters, 0);
+}
+
+static void alloc_is_all_or_nothing(void **state)
+{
+	struct bench *b = *state;
+	static spw_entry_t e[CLUSTERS * SPW_CLUSTER + 1];
+
+	assert_int_equal(spw_alloc(b->sp, e, CLUSTERS * SPW_CLUSTER + 1), -ENOMEM);
+	assert_int_equal(stats(b).entries, 0);
+	assert_int_equal(stats(b).clusters, 0);
+	strict_fail_commit = strict_commits + 3; /* the table and two clusters */
+	assert_int_equal(spw_alloc(b->sp, e, 3 * SPW_CLUSTER), -ENOMEM);
+	strict_refuse(false);
+	assert_int_equal(stats(b).entries, 0);
+	assert_int_equal(spw_alloc(b->sp, e, CLUSTERS * SPW_CLUSTER), 0);
+	spw_free(b->sp, e, CLUSTERS * SPW_CLUSTER);
+}
+
+static void holes_are_allocated_again(void **state)
+{
+	struct bench *b = *state;
+	static spw_entry_t e[4 * SPW_CLUSTER], again[SPW_CLUSTER];
+	bool seen[4 * SPW_CLUSTER] = {false};
+
+	assert_int_equal(spw_alloc(b->sp, e, 4 * SPW_CLUSTER), 0);
+	for (unsigned i = 0; i < SPW_CLUSTER; i++)
+		spw_free(b->sp, &e[4 * i + 1], 1);
+	assert_int_equal(spw_alloc(b->sp, again, SPW_CLUSTER), 0);
+	assert_int_equal(stats(b).clusters, 4);
+	for (unsigned i = 0; i < SPW_CLUSTER; i++) {
+		assert_int_equal(again[i].idx % 4, 1);
+		assert_false(seen[again[i].idx]);
+		seen[again[i].idx] = true;
+	}
+}
+
+static void metadata_stays_within_budget(void **state)
+{
+	struct bench *b = *state;
+	static spw_entry_t e[CLUSTERS * SPW_CLUSTER];
+	uint64_t idle = stats(b).metadata_bytes, used;
+
+	assert_int_equal(spw_alloc(b->sp, e, CLUSTERS * SPW_CLUSTER), 0);
+	used = stats(b).metadata_bytes - idle;
+	assert_true(used * 10 <= 82ull * CLUSTERS * SPW_CLUSTER);
+	spw_free(b->sp, e, CLUSTERS * SPW_CLUSTER);
+	assert_int_equal(stats(b).metadata_bytes, idle);
+}
+
+/* ---- store, load ---- */
+
+static void same_filled_pages_take_no_storage(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, PATTERN, 0x01020304), zero = stored(b, ZERO, 0),
+		    ones = stored(b, PATTERN, UINT32_MAX);
+
+	assert_int_equal(b->ram->live, 0);
+	assert_int_equal(stats(b).same_stores, 3);
+	check(b, e, PATTERN, 0x01020304);
+	check(b, zero, ZERO, 0);
+	check(b, ones, PATTERN, UINT32_MAX);
+}
+
+static void almost_same_filled_pages_are_not(void **state)
+{
+	struct bench *b = *state;
+	static const unsigned odd[] = {0, 3, 4, 7, 8, 2048, 4088, 4091, 4092, 4095};
+	spw_slot_t where;
+
+	for (unsigned i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
+		spw_entry_t e = alloc_one(b);
+
+		make_page(b->page, PATTERN, 0x5a5a5a5a);
+		b->page[odd[i]] ^= 1;
+		assert_int_equal(spw_store(b->sp, b->w, e, b->page, SPW_NO_FRAME), 0);
+		assert_int_equal(spw_kind(b->sp, e), SPW_POOL);
+		assert_int_equal(spw_load(b->sp, b->w, e, b->back, &where), 0);
+		assert_memory_equal(b->back, b->page, SPW_PAGE);
+	}
+}
+
+static void incompressible_pages_are_kept_raw(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, NOISE, 5);
+
+	assert_int_equal(b->ram->object[0].len, SPW_PAGE);
+	assert_int_equal(b->ram->object[0].coding, SPW_CODING_RAW);
+	check(b, e, NOISE, 5);
+}
+
+static void a_new_store_replaces_the_old(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1);
+	static const enum shape next[] = {NOISE, PATTERN, TEXT, ZERO, TEXT};
+
+	for (unsigned i = 0; i < 5; i++) {
+		assert_int_equal(store(b, e, next[i], i + 10), 0);
+		check(b, e, next[i], i + 10);
+		assert_int_equal(b->ram->live, next[i] == NOISE || next[i] == TEXT);
+	}
+	assert_int_equal(stats(b).stores, 6);
+	assert_int_equal(stats(b).loads, 5);
+}
+
+static void a_store_that_fails_changes_nothing(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1), fresh;
+	uint32_t c;
+
+	assert_int_equal(spw_cluster_take(b->sp, &c), 0);
+	fresh.idx = c * SPW_CLUSTER;
+	b->ram->fail_put = -ENOSPC;
+	assert_int_equal(store(b, e, TEXT, 2), -ENOSPC);
+	assert_int_equal(store(b, fresh, TEXT, 2), -ENOSPC);
+	b->ram->fail_put = -ENOMEM;
+	assert_int_equal(store(b, e, TEXT, 2), -ENOMEM);
+	check(b, e, TEXT, 1);
+	assert_int_equal(spw_kind(b->sp, fresh), SPW_FREE);
+	assert_int_equal(spw_cluster_give(b->sp, c), 0);
+	assert_int_equal(stats(b).stores, 1);
+}
+
+static void free_entries_load_as_zeros(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1), beyond = {SPW_ENTRY_NONE - 1};
+	spw_slot_t where;
+
+	spw_free(b->sp, &e, 1);
+	spw_free(b->sp, &e, 1);
+	spw_free(b->sp, &beyond, 1);
+	make_page(b->page, ZERO, 0);
+	assert_int_equal(spw_load(b->sp, b->w, e, b->back, &where), -ENOENT);
+	assert_memory_equal(b->back, b->page, SPW_PAGE);
+	assert_int_equal(spw_load(b->sp, b->w, beyond, b->back, &where), -ENOENT);
+	assert_int_equal(spw_dup(b->sp, &e, 1), -ENOENT);
+	assert_int_equal(store(b, e, TEXT, 2), -ENOENT);
+	assert_int_equal(store(b, beyond, TEXT, 2), -ENOENT);
+	assert_int_equal(spw_cache_add(b->sp, e, 0), -ENOENT);
+}
+
+static void corrupt_pool_bytes_are_an_error_with_their_slot(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1);
+	spw_slot_t where = SPW_SLOT_NONE;
+
+	memset(b->ram->object[0].data, 0xff, b->ram->object[0].len);
+	assert_int_equal(spw_load(b->sp, b->w, e, b->back, &where), -EBADMSG);
+	assert_int_equal(fake_index(where), 0);
+}
+
+/* ---- counts ---- */
+
+static void free_at_the_last_holder(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1);
+
+	assert_int_equal(spw_dup(b->sp, &e, 1), 0);
+	assert_int_equal(spw_count(b->sp, e), 2);
+	spw_free(b->sp, &e, 1);
+	check(b, e, TEXT, 1);
+	spw_free(b->sp, &e, 1);
+	assert_int_equal(spw_kind(b->sp, e), SPW_FREE);
+	assert_int_equal(b->ram->live, 0);
+}
+
+static void counts_go_past_a_hundred_thousand(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e[2] = {stored(b, TEXT, 1), stored(b, TEXT, 2)};
+	uint64_t before = stats(b).metadata_bytes;
+
+	for (unsigned i = 2; i <= 100001; i++) {
+		assert_int_equal(spw_dup(b->sp, e, 2), 0);
+		assert_int_equal(spw_count(b->sp, e[0]), i);
+	}
+	assert_int_equal(stats(b).metadata_bytes, before + SPW_PAGE);
+	assert_int_equal(store(b, e[0], NOISE, 3), 0);
+	for (unsigned i = 100001; i > 1; i--) {
+		assert_int_equal(spw_count(b->sp, e[1]), i);
+		spw_free(b->sp, e, 2);
+	}
+	assert_int_equal(stats(b).metadata_bytes, before);
+	check(b, e[0], NOISE, 3);
+	check(b, e[1], TEXT, 2);
+}
+
+static void dup_takes_all_or_none(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e[3] = {stored(b, TEXT, 1), stored(b, TEXT, 2), stored(b, TEXT, 3)}, with_free[3];
+
+	for (unsigned i = 1; i < 14; i++)
+		assert_int_equal(spw_dup(b->sp, &e[2], 1), 0);
+	strict_refuse(true);
+	assert_int_equal(spw_dup(b->sp, e, 3), -ENOMEM);
+	strict_refuse(false);
+	assert_int_equal(spw_count(b->sp, e[0]), 1);
+	assert_int_equal(spw_count(b->sp, e[1]), 1);
+	assert_int_equal(spw_count(b->sp, e[2]), 14);
+	memcpy(with_free, e, sizeof(e));
+	with_free[2] = alloc_one(b);
+	spw_free(b->sp, &with_free[2], 1);
+	assert_int_equal(spw_dup(b->sp, with_free, 3), -ENOENT);
+	assert_int_equal(spw_count(b->sp, e[0]), 1);
+	assert_int_equal(spw_dup(b->sp, e, 3), 0);
+	for (unsigned i = 0; i < 15; i++) {
+		check(b, e[2], TEXT, 3);
+		spw_free(b->sp, &e[2], 1);
+	}
+	assert_int_equal(spw_kind(b->sp, e[2]), SPW_FREE);
+	spw_free(b->sp, e, 2);
+}
+
+static void free_range_frees_what_is_there(void **state)
+{
+	struct bench *b = *state;
+	uint32_t c[3];
+	spw_entry_t e, first;
+
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(spw_cluster_take(b->sp, &c[i]), 0);
+	for (unsigned i = 0; i < 3 * SPW_CLUSTER; i += 3) {
+		e.idx = c[0] * SPW_CLUSTER + i;
+		assert_int_equal(store(b, e, i % 2 ? TEXT : PATTERN, i + 1), 0);
+	}
+	e.idx = c[0] * SPW_CLUSTER + 3;
+	first.idx = e.idx + 1;
+	spw_free_range(b->sp, first, 3 * SPW_CLUSTER - 7);
+	assert_int_equal(stats(b).entries, 3);
+	check(b, e, TEXT, 4);
+	spw_free_range(b->sp, (spw_entry_t){0}, UINT32_MAX);
+	assert_int_equal(stats(b).entries, 0);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(spw_cluster_give(b->sp, c[i]), 0);
+	spw_free_range(b->sp, (spw_entry_t){0}, UINT32_MAX);
+}
+
+/* ---- the four cases of the design ---- */
+
+static void case_1_data_is_on_a_swapfile(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = on_file(b, TEXT, 1);
+
+	assert_int_equal(b->ram->live, 0);
+	assert_int_equal(b->file->live, 1);
+	check(b, e, TEXT, 1);
+	assert_int_equal(stats(b).slot, 1);
+	assert_int_equal(stats(b).writebacks, 1);
+}
+
+static void case_2_data_is_compressed(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1);
+
+	assert_int_equal(spw_kind(b->sp, e), SPW_POOL);
+	assert_true(b->ram->object[0].len < SPW_PAGE / 2);
+	assert_int_equal(b->file->live, 0);
+	check(b, e, TEXT, 1);
+}
+
+static void case_3_data_is_being_written(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t kept = stored(b, TEXT, 1), freed = stored(b, TEXT, 2), renewed = stored(b, TEXT, 3);
+
+	assert_int_equal(start(b), 3);
+	b->file->fail_get = -EIO; /* loads must not go there */
+	check(b, kept, TEXT, 1);
+	assert_int_equal(spw_kind(b->sp, kept), SPW_POOL);
+	spw_free(b->sp, &freed, 1);
+	assert_int_equal(store(b, renewed, TEXT, 4), 0);
+	check(b, renewed, TEXT, 4);
+	assert_int_equal(finish(b, 0), 3);
+	b->file->fail_get = 0;
+	assert_int_equal(spw_kind(b->sp, kept), SPW_SLOT);
+	assert_int_equal(spw_kind(b->sp, freed), SPW_FREE);
+	assert_int_equal(spw_kind(b->sp, renewed), SPW_POOL);
+	check(b, kept, TEXT, 1);
+	check(b, renewed, TEXT, 4);
+	assert_int_equal(b->file->live, 1);
+	assert_int_equal(b->ram->live, 1);
+	assert_int_equal(stats(b).cancels, 2);
+}
+
+static void case_4_data_is_back_through_another_page_table(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = on_file(b, TEXT, 1);
+	spw_slot_t where;
+	uint32_t frame;
+
+	assert_int_equal(spw_dup(b->sp, &e, 1), 0);
+	assert_int_equal(spw_cache_add(b->sp, e, 7), 0);
+	assert_int_equal(spw_load(b->sp, b->w, e, b->back, &where), -EEXIST);
+	assert_int_equal(spw_cache_get(b->sp, e, &frame), 0);
+	assert_int_equal(frame, 7);
+	spw_free(b->sp, &e, 1);
+	assert_int_equal(spw_cache_get(b->sp, e, &frame), 0);
+	assert_int_equal(spw_cache_del(b->sp, e, 7, true), 0);
+	check(b, e, TEXT, 1);
+}
+
+/* ---- swap cache ---- */
+
+static void a_frame_without_backing_is_the_only_copy(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e;
+	uint32_t c;
+
+	assert_int_equal(spw_cluster_take(b->sp, &c), 0);
+	e.idx = c * SPW_CLUSTER + 11;
+	assert_int_equal(spw_cache_add(b->sp, e, 5), 0);
+	assert_int_equal(spw_count(b->sp, e), 1);
+	assert_int_equal(spw_cluster_give(b->sp, c), -EBUSY);
+	assert_int_equal(spw_cache_del(b->sp, e, 5, true), 0);
+	assert_int_equal(spw_kind(b->sp, e), SPW_FREE);
+	assert_int_equal(spw_cache_add(b->sp, e, 5), 0);
+	assert_int_equal(spw_cache_del(b->sp, e, 5, false), 0);
+	assert_int_equal(spw_kind(b->sp, e), SPW_FREE);
+	assert_int_equal(spw_cache_add(b->sp, e, 5), 0);
+	spw_free(b->sp, &e, 1);
+	assert_int_equal(spw_cache_add(b->sp, e, 5), 0);
+	make_page(b->page, TEXT, 3);
+	assert_int_equal(spw_store(b->sp, b->w, e, b->page, 5), 0);
+	check(b, e, TEXT, 3);
+	spw_free(b->sp, &e, 1);
+	assert_int_equal(spw_cluster_give(b->sp, c), 0);
+}
+
+static void a_clean_frame_keeps_its_backing(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e[3] = {stored(b, PATTERN, 77), on_file(b, TEXT, 1), stored(b, TEXT, 2)};
+
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(spw_cache_add(b->sp, e[i], i), 0);
+		assert_int_equal(spw_kind(b->sp, e[i]), SPW_FRAME);
+	}
+	assert_int_equal(stats(b).frame, 3);
+	assert_int_equal(stats(b).same + stats(b).pool + stats(b).slot, 0);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(spw_cache_del(b->sp, e[i], i, true), 0);
+	check(b, e[0], PATTERN, 77);
+	check(b, e[1], TEXT, 1);
+	check(b, e[2], TEXT, 2);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(spw_cache_add(b->sp, e[i], i), 0);
+		assert_int_equal(spw_cache_del(b->sp, e[i], i, false), 0);
+		assert_int_equal(spw_kind(b->sp, e[i]), SPW_FREE);
+	}
+	assert_int_equal(b->ram->live + b->file->live, 0);
+}
+
+static void the_cache_refuses_what_would_lose_a_page(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1), other = stored(b, TEXT, 2);
+	uint32_t frame;
+
+	assert_int_equal(spw_cache_get(b->sp, e, &frame), -ENOENT);
+	assert_int_equal(spw_cache_add(b->sp, e, FRAMES), -ERANGE);
+	assert_int_equal(spw_cache_add(b->sp, e, FRAMES - 1), 0);
+	assert_int_equal(spw_cache_add(b->sp, e, 1), -EEXIST);
+	assert_int_equal(spw_cache_add(b->sp, other, FRAMES - 1), -EBUSY);
+	check(b, other, TEXT, 2);
+	assert_int_equal(spw_cache_del(b->sp, e, 1, true), -ENOENT);
+	assert_int_equal(spw_cache_del(b->sp, other, FRAMES - 1, true), -ENOENT);
+	assert_int_equal(spw_dup(b->sp, &e, 1), 0);
+	assert_int_equal(spw_cache_del(b->sp, e, FRAMES - 1, false), -EBUSY);
+	assert_int_equal(spw_cache_del(b->sp, e, FRAMES - 1, true), 0);
+	check(b, e, TEXT, 1);
+	spw_free(b->sp, &e, 1);
+}
+
+static void a_store_of_a_frame_that_has_left_is_stale(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1);
+
+	assert_int_equal(spw_cache_add(b->sp, e, 4), 0);
+	assert_int_equal(store(b, e, TEXT, 2), -ESTALE);
+	make_page(b->page, TEXT, 2);
+	assert_int_equal(spw_store(b->sp, b->w, e, b->page, 5), -ESTALE);
+	assert_int_equal(spw_store(b->sp, b->w, e, b->page, 4), 0);
+	assert_int_equal(spw_kind(b->sp, e), SPW_POOL);
+	assert_int_equal(spw_store(b->sp, b->w, e, b->page, 4), -ESTALE);
+	check(b, e, TEXT, 2);
+	assert_int_equal(b->ram->live, 1);
+}
+
+/* ---- moves ---- */
+
+static void a_late_completion_meets_a_reused_entry(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1), again;
+
+	b->ram->reuse_lowest = true;
+	assert_int_equal(start(b), 1);
+	spw_free(b->sp, &e, 1);
+	assert_int_equal(stats(b).clusters, 0);
+	again = stored(b, TEXT, 2);
+	assert_int_equal(again.idx, e.idx);
+	assert_int_equal(start(b), 1); /* two moves of one entry in flight, to complete in order */
+	assert_int_equal(finish(b, 0), 2);
+	check(b, e, TEXT, 2);
+	assert_int_equal(b->file->live, 1);
+	assert_int_equal(stats(b).cancels, 1);
+}
+
+static void a_late_completion_meets_a_cluster_that_is_gone(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1);
+
+	assert_int_equal(start(b), 1);
+	spw_free(b->sp, &e, 1);
+	assert_int_equal(stats(b).clusters, 0);
+	assert_int_equal(finish(b, 0), 1);
+	assert_int_equal(b->file->live + b->ram->live, 0);
+}
+
+static void other_holders_survive_a_free_during_a_move(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1);
+
+	assert_int_equal(start(b), 1);
+	assert_int_equal(spw_dup(b->sp, &e, 1), 0);
+	spw_free(b->sp, &e, 1);
+	assert_int_equal(finish(b, 0), 1);
+	assert_int_equal(spw_kind(b->sp, e), SPW_SLOT);
+	assert_int_equal(spw_count(b->sp, e), 1);
+	check(b, e, TEXT, 1);
+	assert_int_equal(stats(b).cancels, 0);
+}
+
+static void a_move_completes_behind_a_frame(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t kept = stored(b, TEXT, 1), dropped = stored(b, TEXT, 2), early = stored(b, TEXT, 3);
+
+	assert_int_equal(start(b), 3);
+	assert_int_equal(spw_cache_add(b->sp, kept, 0), 0);
+	assert_int_equal(spw_cache_add(b->sp, dropped, 1), 0);
+	assert_int_equal(spw_cache_add(b->sp, early, 2), 0);
+	assert_int_equal(spw_cache_del(b->sp, dropped, 1, false), 0);
+	assert_int_equal(spw_cache_del(b->sp, early, 2, true), 0);
+	assert_int_equal(spw_kind(b->sp, early), SPW_POOL);
+	assert_int_equal(finish(b, 0), 3);
+	assert_int_equal(spw_kind(b->sp, kept), SPW_FRAME);
+	assert_int_equal(spw_cache_del(b->sp, kept, 0, true), 0);
+	assert_int_equal(spw_kind(b->sp, kept), SPW_SLOT);
+	assert_int_equal(spw_kind(b->sp, early), SPW_SLOT);
+	check(b, kept, TEXT, 1);
+	check(b, early, TEXT, 3);
+	assert_int_equal(b->ram->live, 0);
+	assert_int_equal(b->file->live, 2);
+	assert_int_equal(stats(b).cancels, 1);
+}
+
+static void clean_backing_behind_a_frame_can_be_moved(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1);
+
+	assert_int_equal(spw_cache_add(b->sp, e, 0), 0);
+	assert_int_equal(start(b), 1);
+	make_page(b->page, TEXT, 2);
+	assert_int_equal(spw_store(b->sp, b->w, e, b->page, 0), 0);
+	assert_int_equal(finish(b, 0), 1);
+	check(b, e, TEXT, 2);
+	assert_int_equal(spw_cache_add(b->sp, e, 0), 0);
+	assert_int_equal(start(b), 1);
+	assert_int_equal(finish(b, 0), 1);
+	assert_int_equal(spw_cache_del(b->sp, e, 0, true), 0);
+	assert_int_equal(spw_kind(b->sp, e), SPW_SLOT);
+	check(b, e, TEXT, 2);
+}
+
+static void a_write_that_fails_leaves_the_object_where_it_was(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1), freed = stored(b, TEXT, 2), framed = stored(b, TEXT, 3);
+
+	assert_int_equal(start(b), 3);
+	spw_free(b->sp, &freed, 1);
+	assert_int_equal(spw_cache_add(b->sp, framed, 0), 0);
+	assert_int_equal(finish(b, -EIO), 3);
+	assert_int_equal(spw_cache_del(b->sp, framed, 0, true), 0);
+	assert_int_equal(b->file->live, 0);
+	assert_int_equal(b->ram->live, 2);
+	check(b, e, TEXT, 1);
+	check(b, framed, TEXT, 3);
+	assert_int_equal(start(b), 2); /* not marked any more */
+	assert_int_equal(finish(b, 0), 2);
+	check(b, e, TEXT, 1);
+	check(b, framed, TEXT, 3);
+}
+
+static void writeback_says_why_it_cannot(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1);
+	static const int why[] = {-ENOSPC, -EIO, -EAGAIN};
+
+	for (unsigned i = 0; i < 3; i++) {
+		b->file->fail_begin = why[i];
+		assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), why[i]);
+	}
+	b->file->fail_begin = 0;
+	b->file->fail_add = -EIO;
+	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), -EIO);
+	b->file->fail_add = -ENOSPC; /* even an empty segment has no room */
+	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), -ENOSPC);
+	b->file->fail_add = 0;
+	strict_refuse(true);
+	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), -ENOMEM);
+	strict_refuse(false);
+	check(b, e, TEXT, 1);
+	assert_int_equal(spw_writeback_poll(b->sp, 0), 0);
+}
+
+static void writeback_without_a_batch_tier(void **state)
+{
+	struct spw_space_config cfg = {1, 0, {SPW_CODING_LZ4, 0}};
+	struct spw_space *sp;
+
+	(void)state;
+	assert_int_equal(spw_space_create(&cfg, &sp), 0);
+	assert_int_equal(spw_writeback_start(sp, 1, false), -ENODEV);
+	assert_int_equal(spw_compact(sp, 1), 0);
+	spw_space_destroy(sp);
+}
+
+static void a_full_tier_is_passed_over(void **state)
+{
+	struct bench *b = *state;
+	struct fake_tier *slow = add_tier(b, true, 2, -5);
+	spw_entry_t e = stored(b, TEXT, 1);
+
+	b->file->fail_begin = -ENOSPC;
+	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), 1);
+	assert_int_equal(spw_writeback_poll(b->sp, 0), 1);
+	assert_int_equal(slow->live, 1);
+	check(b, e, TEXT, 1);
+	spw_free(b->sp, &e, 1);
+	assert_int_equal(slow->live, 0);
+}
+
+static void writeback_fills_several_segments(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e[3 * FAKE_BATCH];
+
+	assert_int_equal(spw_alloc(b->sp, e, 3 * FAKE_BATCH), 0);
+	for (unsigned i = 0; i < 3 * FAKE_BATCH; i++)
+		assert_int_equal(store(b, e[i], i % 5 ? TEXT : NOISE, i), 0);
+	assert_int_equal(start(b), 3 * FAKE_BATCH);
+	assert_int_equal(b->file->queued, 3);
+	assert_int_equal(start(b), 0); /* all on their way */
+	assert_int_equal(finish(b, 0), 3 * FAKE_BATCH);
+	for (unsigned i = 0; i < 3 * FAKE_BATCH; i++)
+		check(b, e[i], i % 5 ? TEXT : NOISE, i);
+}
+
+static void raw_only_writeback_leaves_compressed_objects(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t raw = stored(b, NOISE, 1), text;
+
+	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, true), 1);
+	assert_int_equal(spw_writeback_poll(b->sp, 0), 1);
+	text = stored(b, TEXT, 2);
+	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, true), 0);
+	assert_int_equal(spw_kind(b->sp, text), SPW_POOL);
+	assert_int_equal(spw_kind(b->sp, raw), SPW_SLOT);
+}
+
+static void what_was_read_has_a_second_chance(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t read = stored(b, TEXT, 1), cold = stored(b, TEXT, 2);
+
+	check(b, read, TEXT, 1);
+	assert_int_equal(spw_writeback_start(b->sp, 1, false), 1);
+	assert_int_equal(spw_writeback_poll(b->sp, 0), 1);
+	assert_int_equal(spw_kind(b->sp, read), SPW_POOL);
+	assert_int_equal(spw_kind(b->sp, cold), SPW_SLOT);
+	assert_int_equal(spw_writeback_start(b->sp, 1, false), 1);
+	assert_int_equal(spw_writeback_poll(b->sp, 0), 1);
+	assert_int_equal(spw_kind(b->sp, read), SPW_SLOT);
+}
+
+static void compaction_moves_objects_under_their_entries(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1), framed = stored(b, TEXT, 2), moving = stored(b, TEXT, 3);
+
+	assert_int_equal(spw_cache_add(b->sp, framed, 0), 0);
+	assert_int_equal(spw_compact(b->sp, 2), 2);
+	assert_int_equal(b->ram->live, 3);
+	assert_int_equal(stats(b).relocations, 2);
+	b->ram->fail_put = -ENOSPC;
+	assert_int_equal(spw_compact(b->sp, 2), -ENOSPC);
+	b->ram->fail_put = 0;
+	assert_int_equal(start(b), 3);
+	assert_int_equal(spw_compact(b->sp, 3), 0);
+	assert_int_equal(finish(b, 0), 3);
+	assert_int_equal(spw_cache_del(b->sp, framed, 0, true), 0);
+	check(b, e, TEXT, 1);
+	check(b, framed, TEXT, 2);
+	check(b, moving, TEXT, 3);
+}
+
+static void cleaning_moves_what_is_still_live(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = on_file(b, TEXT, 1), freed = on_file(b, TEXT, 2), framed = on_file(b, TEXT, 3);
+
+	assert_int_equal(spw_clean(b->sp, b->w), 0);
+	assert_int_equal(spw_cache_add(b->sp, framed, 0), 0);
+	b->file->clean_below = 3;
+	b->file->hold = true;
+	assert_int_equal(spw_clean(b->sp, b->w), 3);
+	check(b, e, TEXT, 1);
+	spw_free(b->sp, &freed, 1);
+	assert_int_equal(finish(b, 0), 3);
+	assert_int_equal(spw_cache_del(b->sp, framed, 0, true), 0);
+	check(b, e, TEXT, 1);
+	check(b, framed, TEXT, 3);
+	assert_int_equal(b->file->live, 2);
+	for (unsigned i = 0; i < 3; i++)
+		assert_false(b->file->object[i].used);
+	assert_int_equal(stats(b).relocations, 2);
+	assert_int_equal(stats(b).cancels, 1);
+	b->file->clean_below = FAKE_OBJECTS;
+	b->file->fail_begin = -ENOSPC;
+	assert_int_equal(spw_clean(b->sp, b->w), -ENOSPC);
+}
+
+/* ---- reads that sleep ---- */
+
+struct during {
+	struct bench *b;
+	spw_entry_t e;
+	uint8_t page[SPW_PAGE];
+};
+
+static void store_during_read(void *arg)
+{
+	struct during *d = arg;
+
+	d->b->file->fail_get = 0;
+	make_page(d->page, NOISE, 50);
+	assert_int_equal(spw_store(d->b->sp, d->b->w, d->e, d->page, SPW_NO_FRAME), 0);
+}
+
+static void free_during_read(void *arg)
+{
+	struct during *d = arg;
+
+	spw_free(d->b->sp, &d->e, 1);
+}
+
+/* Stored and written again, to the very slot that is being read; the read then comes to a bad end. */
+static void land_during_read(void *arg)
+{
+	struct during *d = arg;
+	struct bench *b = d->b;
+
+	store_during_read(arg);
+	b->file->fail_get_once = -EBADMSG;
+	assert_int_equal(start(b), 1);
+	assert_int_equal(finish(b, 0), 1);
+	spw_free(b->sp, &d->e, 1);
+	b->file->reuse_lowest = true;
+	assert_int_equal(stored(b, NOISE, 50).idx, d->e.idx);
+	assert_int_equal(start(b), 1);
+	assert_int_equal(finish(b, 0), 1);
+	assert_true(b->file->object[0].used);
+}
+
+static void a_read_of_what_changed_meanwhile_begins_again(void **state)
+{
+	struct bench *b = *state;
+	struct during d = {.b = b, .e = on_file(b, NOISE, 1)};
+
+	b->file->in_get = store_during_read;
+	b->file->in_get_arg = &d;
+	check(b, d.e, NOISE, 50);
+}
+
+static void an_error_of_what_changed_meanwhile_is_none(void **state)
+{
+	struct bench *b = *state;
+	struct during d = {.b = b, .e = on_file(b, NOISE, 1)};
+	spw_slot_t where;
+
+	b->file->in_get = free_during_read;
+	b->file->in_get_arg = &d;
+	assert_int_equal(spw_load(b->sp, b->w, d.e, b->back, &where), -ENOENT);
+}
+
+static void an_error_of_a_slot_that_was_reused_meanwhile_is_none(void **state)
+{
+	struct bench *b = *state;
+	struct during d = {.b = b, .e = on_file(b, NOISE, 1)};
+
+	b->file->in_get = land_during_read;
+	b->file->in_get_arg = &d;
+	check(b, d.e, NOISE, 50);
+}
+
+static void errors_of_a_read_come_with_the_slot(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = on_file(b, TEXT, 1);
+	spw_slot_t where = SPW_SLOT_NONE;
+
+	b->file->fail_get = -EIO;
+	assert_int_equal(spw_load(b->sp, b->w, e, b->back, &where), -EIO);
+	assert_int_equal(spw__slot_tier(where), 1);
+	assert_int_equal(fake_index(where), 0);
+	b->file->fail_get = 0;
+	b->file->object[0].owner++;
+	assert_int_equal(spw_load(b->sp, b->w, e, b->back, &where), -EBADMSG);
+	b->file->object[0].owner--;
+	check(b, e, TEXT, 1);
+	assert_int_equal(stats(b).loads, 1);
+}
+
+/* ---- drain ---- */
+
+static void drain_of_a_ram_tier_writes_everything_back(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e[600];
+
+	assert_int_equal(spw_alloc(b->sp, e, 600), 0);
+	for (unsigned i = 0; i < 600; i++)
+		assert_int_equal(store(b, e[i], i % 7 ? TEXT : NOISE, i), 0);
+	assert_int_equal(spw_cache_add(b->sp, e[3], 3), 0);
+	assert_int_equal(spw_drain(b->sp, b->w, &b->ram->tier), 0);
+	assert_int_equal(b->ram->live, 0);
+	assert_int_equal(spw_cache_del(b->sp, e[3], 3, true), 0);
+	for (unsigned i = 0; i < 600; i++)
+		check(b, e[i], i % 7 ? TEXT : NOISE, i);
+	assert_int_equal(store(b, e[0], TEXT, 1), -ENOSPC);
+	assert_int_equal(spw_drain(b->sp, b->w, &b->ram->tier), 0);
+}
+
+static void drain_of_a_file_brings_everything_back(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e[100];
+
+	assert_int_equal(spw_alloc(b->sp, e, 100), 0);
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(store(b, e[i], TEXT, i), 0);
+	assert_int_equal(start(b), 100);
+	assert_int_equal(spw_cache_add(b->sp, e[9], 9), 0);
+	b->file->hold = false;
+	assert_int_equal(spw_drain(b->sp, b->w, &b->file->tier), 0);
+	assert_int_equal(b->file->live, 0);
+	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), -ENODEV);
+	assert_int_equal(spw_cache_del(b->sp, e[9], 9, true), 0);
+	for (unsigned i = 0; i < 100; i++)
+		check(b, e[i], TEXT, i);
+}
+
+static void drain_moves_what_it_can(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t bad = on_file(b, TEXT, 1), good = on_file(b, TEXT, 2);
+
+	b->file->object[0].owner++;
+	assert_int_equal(spw_drain(b->sp, b->w, &b->file->tier), -EBADMSG);
+	assert_int_equal(spw_kind(b->sp, good), SPW_POOL);
+	assert_int_equal(spw_kind(b->sp, bad), SPW_SLOT);
+	b->file->object[0].owner--;
+	b->ram->fail_put = -ENOSPC;
+	assert_int_equal(spw_drain(b->sp, b->w, &b->file->tier), -ENOSPC);
+	b->ram->fail_put = 0;
+	assert_int_equal(spw_drain(b->sp, b->w, &b->file->tier), 0);
+	check(b, bad, TEXT, 1);
+	check(b, good, TEXT, 2);
+}
+
+/* ---- fork: the child's part is played by the same process ---- */
+
+static void a_forked_child_has_no_moves(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t past = stored(b, TEXT, 4), e, freed, framed;
+
+	assert_int_equal(start(b), 1);
+	spw_free(b->sp, &past, 1);
+	assert_int_equal(finish(b, 0), 1); /* a cancel that is over is nothing to the child */
+	e = stored(b, TEXT, 1);
+	freed = stored(b, TEXT, 2);
+	framed = stored(b, TEXT, 3);
+	assert_int_equal(start(b), 3);
+	assert_int_equal(spw_cache_add(b->sp, framed, 0), 0);
+	spw_free(b->sp, &freed, 1);
+	assert_int_equal(spw_fork_prepare(b->sp, 1), 0);
+	spw_fork_child(b->sp, 1);
+	assert_int_equal(b->file->children, 1);
+	assert_int_equal(b->file->live, 0);
+	assert_int_equal(b->ram->live, 2); /* the orphan is gone too */
+	assert_int_equal(spw_cache_del(b->sp, framed, 0, true), 0);
+	check(b, e, TEXT, 1);
+	check(b, framed, TEXT, 3);
+	assert_int_equal(start(b), 2);
+	assert_int_equal(finish(b, 0), 2);
+	check(b, e, TEXT, 1);
+	check(b, framed, TEXT, 3);
+}
+
+static void a_fork_that_fails_is_undone(void **state)
+{
+	struct bench *b = *state;
+
+	b->file->fail_fork = -EAGAIN;
+	assert_int_equal(spw_fork_prepare(b->sp, 1), -EAGAIN);
+	assert_int_equal(b->ram->forks, 1);
+	assert_int_equal(b->ram->fork_fails, 1);
+	assert_int_equal(b->file->fork_fails, 0);
+	b->file->fail_fork = 0;
+	assert_int_equal(spw_fork_prepare(b->sp, 1), 0);
+	spw_fork_failed(b->sp, 1);
+	assert_int_equal(b->ram->fork_fails, 2);
+	assert_int_equal(b->file->fork_fails, 1);
+}
+
+#define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(create_refuses_bad_sizes_and_no_memory),
+		cmocka_unit_test(largest_space_costs_nothing),
+		CASE(tiers_have_unique_numbers),
+		CASE(tiers_are_filled_by_priority),
+		CASE(taken_clusters_come_and_go),
+		CASE(take_fails_cleanly_without_memory),
+		CASE(allocated_entries_read_as_zeros),
+		CASE(alloc_is_all_or_nothing),
+		CASE(holes_are_allocated_again),
+		CASE(metadata_stays_within_budget),
+		CASE(same_filled_pages_take_no_storage),
+		CASE(almost_same_filled_pages_are_not),
+		CASE(incompressible_pages_are_kept_raw),
+		CASE(a_new_store_replaces_the_old),
+		CASE(a_store_that_fails_changes_nothing),
+		CASE(free_entries_load_as_zeros),
+		CASE(corrupt_pool_bytes_are_an_error_with_their_slot),
+		CASE(free_at_the_last_holder),
+		CASE(counts_go_past_a_hundred_thousand),
+		CASE(dup_takes_all_or_none),
+		CASE(free_range_frees_what_is_there),
+		CASE(case_1_data_is_on_a_swapfile),
+		CASE(case_2_data_is_compressed),
+		CASE(case_3_data_is_being_written),
+		CASE(case_4_data_is_back_through_another_page_table),
+		CASE(a_frame_without_backing_is_the_only_copy),
+		CASE(a_clean_frame_keeps_its_backing),
+		CASE(the_cache_refuses_what_would_lose_a_page),
+		CASE(a_store_of_a_frame_that_has_left_is_stale),
+		CASE(a_late_completion_meets_a_reused_entry),
+		CASE(a_late_completion_meets_a_cluster_that_is_gone),
+		CASE(other_holders_survive_a_free_during_a_move),
+		CASE(a_move_completes_behind_a_frame),
+		CASE(clean_backing_behind_a_frame_can_be_moved),
+		CASE(a_write_that_fails_leaves_the_object_where_it_was),
+		CASE(writeback_says_why_it_cannot),
+		cmocka_unit_test(writeback_without_a_batch_tier),
+		CASE(a_full_tier_is_passed_over),
+		CASE(writeback_fills_several_segments),
+		CASE(raw_only_writeback_leaves_compressed_objects),
+		CASE(what_was_read_has_a_second_chance),
+		CASE(compaction_moves_objects_under_their_entries),
+		CASE(cleaning_moves_what_is_still_live),
+		CASE(a_read_of_what_changed_meanwhile_begins_again),
+		CASE(an_error_of_what_changed_meanwhile_is_none),
+		CASE(an_error_of_a_slot_that_was_reused_meanwhile_is_none),
+		CASE(errors_of_a_read_come_with_the_slot),
+		CASE(drain_of_a_ram_tier_writes_everything_back),
+		CASE(drain_of_a_file_brings_everything_back),
+		CASE(drain_moves_what_it_can),
+		CASE(a_forked_child_has_no_moves),
+		CASE(a_fork_that_fails_is_undone),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who keeps how much of the cap: the sum must hold whatever the processes are, and the cold must give before the hot.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "cmd/targets.h"
+
+#define MIB    (1ull << 20)
+#define TICK   2000000u
+#define LIMIT  (1000 * MIB)
+#define BUDGET (LIMIT / 100 * 98)
+
+static struct spw_share *of(struct spw_share *s, unsigned n, unsigned record)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (s[i].record == record)
+			return &s[i];
+	fail();
+	return NULL;
+}
+
+static uint64_t sum(const struct spw_share *s, unsigned n)
+{
+	uint64_t all = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		all += s[i].target - (s[i].shared < s[i].resident ? s[i].shared : s[i].resident);
+	return all;
+}
+
+static void one_alone_gets_what_the_others_leave(void **state)
+{
+	(void)state;
+	for (uint64_t resident = 0; resident < 3 * LIMIT; resident += 100 * MIB) {
+		struct spw_share s = {.resident = resident};
+		spw__targets(&s, 1, LIMIT, 10 * MIB, TICK);
+		assert_int_equal(s.target, LIMIT - 10 * MIB);
+	}
+}
+
+static void the_coldest_gives_first(void **state)
+{
+	struct spw_share s[] = {
+		{.record = 0, .resident = 500 * MIB, .heat = 10000},
+		{.record = 1, .resident = 300 * MIB, .heat = 10},
+		{.record = 2, .resident = 300 * MIB, .heat = 5000},
+	};
+
+	(void)state;
+	spw__targets(s, 3, LIMIT, 0, TICK);
+	assert_int_equal(of(s, 3, 0)->target, 500 * MIB);
+	assert_int_equal(of(s, 3, 1)->target, 300 * MIB - (1100 * MIB - BUDGET));
+	assert_int_equal(of(s, 3, 2)->target, 300 * MIB);
+}
+
+static void heat_counts_by_size(void **state)
+{
+	struct spw_share s[] = {
+		{.record = 0, .resident = 900 * MIB, .heat = 1000}, /* more faults, yet fewer for its size */
+		{.record = 1, .resident = 100 * MIB, .heat = 900},
+	};
+
+	(void)state;
+	spw__targets(s, 2, LIMIT, 0, TICK);
+	assert_int_equal(of(s, 2, 1)->target, 100 * MIB);
+	assert_int_equal(sum(s, 2), BUDGET);
+}
+
+static void nobody_is_asked_below_the_floor(void **state)
+{
+	struct spw_share s[] = {
+		{.record = 0, .resident = 10 * MIB},
+		{.record = 1, .resident = 2 * MIB},
+		{.record = 2, .resident = 1200 * MIB, .heat = 90000},
+	};
+
+	(void)state;
+	spw__targets(s, 3, LIMIT, 0, TICK);
+	assert_int_equal(of(s, 3, 1)->target, 2 * MIB);
+	assert_int_equal(of(s, 3, 0)->target, SPW_TARGET_FLOOR);
+	assert_int_equal(sum(s, 3), BUDGET);
+}
+
+static void room_is_everybodys_far_from_the_cap(void **state)
+{
+	struct spw_share s[] = {{.resident = 100 * MIB}, {.resident = 200 * MIB}};
+
+	(void)state;
+	spw__targets(s, 2, LIMIT, 0, TICK);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(s[i].target, s[i].resident + BUDGET - 300 * MIB);
+}
+
+static void room_is_shared_near_the_cap(void **state)
+{
+	struct spw_share s[] = {{.resident = 400 * MIB}, {.resident = 520 * MIB}};
+
+	(void)state;
+	spw__targets(s, 2, LIMIT, 0, TICK);
+	assert_int_equal(sum(s, 2), BUDGET);
+}
+
+static void at_the_cap_the_cold_passes_on_to_the_hot(void **state)
+{
+	struct spw_share s[] = {
+		{.record = 0, .resident = 490 * MIB, .heat = 100000},
+		{.record = 1, .resident = 490 * MIB, .heat = 0},
+	};
+
+	(void)state;
+	spw__targets(s, 2, LIMIT, 0, TICK);
+	assert_int_equal(of(s, 2, 0)->target, 490 * MIB);
+	assert_int_equal(of(s, 2, 1)->target, 490 * MIB - 100000ull * 4096 / 500);
+
+	/* and equally hot ones leave each other alone */
+	of(s, 2, 1)->heat = 90000;
+	spw__targets(s, 2, LIMIT, 0, TICK);
+	assert_int_equal(of(s, 2, 1)->target, 490 * MIB);
+}
+
+static void memory_shared_after_a_fork_counts_once(void **state)
+{
+	struct spw_share s[] = {{.record = 0, .resident = 600 * MIB},
+				{.record = 1, .resident = 600 * MIB, .shared = 590 * MIB}};
+
+	(void)state;
+	spw__targets(s, 2, LIMIT, 0, TICK);
+	assert_true(of(s, 2, 0)->target >= 600 * MIB);
+	assert_true(of(s, 2, 1)->target >= 600 * MIB);
+}
+
+static void any_tree_adds_up(void **state)
+{
+	(void)state;
+	srand(1);
+	for (unsigned round = 0; round < 20000; round++) {
+		struct spw_share s[16];
+		unsigned n = 1 + (unsigned)rand() % 16;
+		uint64_t other = (uint64_t)(rand() % 600) * MIB, floors = 0;
+
+		for (unsigned i = 0; i < n; i++) {
+			uint64_t resident = (uint64_t)(rand() % 400) * MIB;
+			s[i] = (struct spw_share){.record = i, .resident = resident, .heat = (uint64_t)rand() % 100000};
+			floors += resident < SPW_TARGET_FLOOR ? resident : SPW_TARGET_FLOOR;
+		}
+		spw__targets(s, n, LIMIT, other, TICK);
+
+		uint64_t budget = (n == 1 ? LIMIT : BUDGET) - other, most = budget < floors ? floors : budget;
+		uint64_t all = 0;
+		for (unsigned i = 0; i < n; i++)
+			all += s[i].resident;
+		if (n == 1 || all + other >= LIMIT / 10 * 9)
+			assert_true(sum(s, n) <= (most < n * SPW_TARGET_FLOOR ? n * SPW_TARGET_FLOOR : most));
+		else
+			for (unsigned i = 0; i < n; i++)
+				assert_true(s[i].target >= s[i].resident);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(one_alone_gets_what_the_others_leave),
+		cmocka_unit_test(the_coldest_gives_first),
+		cmocka_unit_test(heat_counts_by_size),
+		cmocka_unit_test(nobody_is_asked_below_the_floor),
+		cmocka_unit_test(room_is_everybodys_far_from_the_cap),
+		cmocka_unit_test(room_is_shared_near_the_cap),
+		cmocka_unit_test(at_the_cap_the_cold_passes_on_to_the_hot),
+		cmocka_unit_test(memory_shared_after_a_fork_counts_once),
+		cmocka_unit_test(any_tree_adds_up),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,32 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# setup.sh build|test|demo|bench: have the Debian packages that the step needs. As root what is missing is installed;
+# as an ordinary user it is named, with the command that installs it. Silent when nothing is missing.
+set -eu
+
+build="gcc libc6-dev make meson ninja-build pkg-config liblz4-dev libzstd-dev liburing-dev libsodium-dev libjansson-dev"
+test="$build libcmocka-dev bats clang binutils jq procps util-linux python3 sqlite3 redis-server redis-tools xz-utils zstd"
+demo="$build jq procps"
+bench="$build jq procps util-linux python3"
+
+packages=${!1:?usage: setup.sh build|test|demo|bench}
+
+if ! command -v dpkg-query >/dev/null; then
+	echo "setup: this is no Debian or Ubuntu; make sure that it has the like of: $packages" >&2
+	exit 0
+fi
+
+missing=()
+for p in $packages; do
+	dpkg-query -W -f '${Status}\n' "$p" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$p")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+	echo "setup: missing packages: ${missing[*]}" >&2
+	echo "setup: install them with: sudo apt-get install ${missing[*]}" >&2
+	exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -q -y --no-install-recommends "${missing[@]}"
