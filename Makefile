@@ -23,11 +23,11 @@ test:
 
 demo: all
 	@tools/setup.sh demo
-	@tools/demo.sh $(BUILD)
+	@python3 tools/demo.py $(BUILD)/spillway
 
 bench: all
 	@tools/setup.sh bench
-	@tools/bench.sh $(BUILD)
+	@bench/run $(BUILD)
 
 install: all
 	@tools/configure.sh $(BUILD) -Dprefix=$(PREFIX)

@@ -6,7 +6,7 @@ set -eu
 
 build="gcc libc6-dev make meson ninja-build pkg-config liblz4-dev libzstd-dev liburing-dev libsodium-dev libjansson-dev"
 test="$build libcmocka-dev bats clang binutils jq procps util-linux python3 sqlite3 redis-server redis-tools xz-utils zstd"
-demo="$build jq procps"
+demo="$build python3"
 bench="$build jq procps util-linux python3"
 
 packages=${!1:?usage: setup.sh build|test|demo|bench}

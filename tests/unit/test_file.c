@@ -964,6 +964,7 @@ static void test_fork_shares(void **state)
 		r->t->ops->fork_child(r->t, 2);
 		r->fake.hold = false;
 		r->fake.n = 0;
+		assert_int_equal(stats_of(r).used_bytes, shared);
 		check_all(r);
 		for (uint32_t i = 0; i < 500; i++)
 			drop(r, i);
@@ -995,6 +996,66 @@ static void test_fork_shares(void **state)
 	close(r->fd);
 	free(r->objects);
 	free(r);
+}
+
+/* Moving objects out of a segment that another process holds too would free nothing. */
+static void test_shared_segments_are_not_cleaned(void **state)
+{
+	struct rig *r = rig_new(3000, 1200, 1530);
+	pid_t pid;
+
+	(void)state;
+	rig_open(r, (struct spw_file_layout){.max_bytes = 4 * MIB, .encrypt = true}, NULL);
+	assert_int_equal(write_range(r, 0, r->n), -ENOSPC);
+	for (uint32_t i = 0; i < r->n; i += 2)
+		drop(r, i);
+	fflush(NULL);
+	assert_int_equal(r->t->ops->fork_prepare(r->t, 2), 0);
+	IN_CHILD(pid)
+	{
+		r->t->ops->fork_child(r->t, 2);
+		assert_false(clean(r));
+	}
+	assert_false(clean(r));
+	expect_exit(pid, 0);
+	spw__file_reap(r->sh, 2);
+	assert_true(clean(r));
+	rig_close(r);
+}
+
+/* While moves are in flight, the segment that they empty is not cleaned again. */
+static void test_cleaning_goes_on_to_the_next(void **state)
+{
+	struct rig *r = rig_new(3000, 1200, 1530);
+	static spw_entry_t e[256];
+	static spw_slot_t s[256];
+	static struct spw_obj objs[256];
+	uint64_t segment[3];
+
+	(void)state;
+	rig_open(r, (struct spw_file_layout){.max_bytes = 4 * MIB, .encrypt = true}, NULL);
+	assert_int_equal(write_range(r, 0, r->n), -ENOSPC);
+	for (uint32_t i = 0; i < r->n; i += 2)
+		drop(r, i);
+	r->fake.hold = true;
+	for (unsigned k = 0; k < 3; k++) {
+		struct spw_segment *g;
+		spw_slot_t to;
+
+		assert_true(r->t->ops->clean(r->t, e, s, objs, 256) > 0);
+		segment[k] = spw__slot_offset(s[0]) / SPW_FILE_SEGMENT;
+		for (unsigned i = 0; i < k; i++)
+			assert_int_not_equal(segment[i], segment[k]);
+		assert_int_equal(r->t->ops->begin(r->t, &g), 0);
+		assert_int_equal(r->t->ops->add(r->t, g, e[0], &objs[0], s[0], &to), 0);
+		r->objects[e[0].idx].next = r->objects[e[0].idx].version;
+		r->t->ops->submit(r->t, g);
+		r->t->ops->clean_done(r->t);
+	}
+	r->fake.hold = false;
+	submit(r, NULL);
+	drop_all(r);
+	rig_close(r);
 }
 
 static void test_fork_failed(void **state)
@@ -1467,6 +1528,8 @@ int main(void)
 		cmocka_unit_test(test_discard),
 		cmocka_unit_test(test_fork_shares),
 		cmocka_unit_test(test_fork_failed),
+		cmocka_unit_test(test_shared_segments_are_not_cleaned),
+		cmocka_unit_test(test_cleaning_goes_on_to_the_next),
 		cmocka_unit_test(test_reap_after_kill),
 		cmocka_unit_test(test_reap_beside_a_survivor),
 		cmocka_unit_test(test_reap_lets_writes_rest),

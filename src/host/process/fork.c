@@ -7,13 +7,13 @@
  * the kernel copies; and the child's first instructions (libc's own, before any hook of ours) can touch a page that
  * is out, with nobody there to bring it.
  *
- * So: libc calls prepare() before the fork. It parks the reclaimer, moves the frames' pages back, and freezes the
- * handler: from here to the child's taking over, the agent's memory does not change. UFFD_EVENT_FORK hands the
- * handler the child's userfaultfd, and it serves the child's early faults out of the frozen state, which is the state
- * as it was at the fork. The child's hook starts a fresh agent thread, which asks the parent (over an abstract socket, for
- * it has none of the agent's descriptors) for its userfaultfd, the list of pages served so far, and the events that
- * other threads caused meanwhile; then it is on its own and the parent thaws. The parent's other threads wait that long
- * for their faults, as they would for a busy disk.
+ * So: libc calls prepare() before the fork. The reclaimer parks, moves the frames' pages back and freezes the agent:
+ * from here to the child's taking over its memory does not change (but for the forking thread's own faults, each of
+ * which is over before that thread goes on). UFFD_EVENT_FORK hands the handler the child's userfaultfd, and it serves
+ * the child's early faults out of the frozen state, which is the state as it was at the fork. The child's hook starts
+ * a fresh agent thread, which asks the parent (over an abstract socket, for it has none of the agent's descriptors) for
+ * its userfaultfd, the list of pages served so far, and the events that other threads caused meanwhile; then it is on
+ * its own and the parent's reclaimer thaws. The parent goes on at once; its other threads' faults wait for the thaw.
  *
  * A child made by a bare clone(2), without libc's hooks, gets all its pages at once and runs uncapped. Without
  * CAP_SYS_PTRACE there is no fork event: then prepare() brings every page in first, and the child starts anew.
@@ -43,9 +43,26 @@ struct handover {
 	struct uffd_msg event[SPW_FORK_NOTES];
 };
 
+static uint32_t state(struct spw__fork *f)
+{
+	return __atomic_load_n(&f->state, __ATOMIC_ACQUIRE);
+}
+
+static void pass(struct spw__fork *f, enum spw__fork_state to)
+{
+	__atomic_store_n(&f->state, to, __ATOMIC_RELEASE);
+	spw__wake_all(&f->state);
+}
+
+static void await(struct spw__fork *f, enum spw__fork_state want)
+{
+	for (uint32_t now; (now = state(f)) != want;)
+		spw__wait(&f->state, now, 1000000000);
+}
+
 bool spw__fork_frozen(struct spw__agent *a)
 {
-	return __atomic_load_n(&a->fork.state, __ATOMIC_ACQUIRE) == SPW_FORK_FROZEN;
+	return state(&a->fork) >= SPW_FORK_FROZEN;
 }
 
 /* The parent's address: abstract, so that nothing has to be removed. */
@@ -160,6 +177,31 @@ static void serve_child(struct spw__agent *a, uint64_t va)
 	f->page[f->served++] = va;
 }
 
+/*
+ * A fault of the forking thread in the parent: libc's own code around the clone. It must be over, bookkeeping and all,
+ * before the thread runs on, or the copy that it makes would be torn.
+ */
+static void serve_forker(struct spw__agent *a, uint64_t va)
+{
+	spw_entry_t e = spw__pt_lookup(&a->pt, va);
+	spw_slot_t where = SPW_SLOT_NONE;
+
+	if (e.idx == SPW_ENTRY_NONE || spw_kind(a->space, e) == SPW_FREE) {
+		if (spw__uffd_zero(a->uffd, (void *)(uintptr_t)va, SPW_PAGE) < 0)
+			spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
+		return;
+	}
+	int ret = spw_load(a->space, a->fault_work, e, a->window, &where);
+
+	if (ret)
+		spw__agent_lost(e, where, -ret);
+	if (spw__uffd_copy_quiet(a->uffd, (void *)(uintptr_t)va, a->window, SPW_PAGE) > 0) {
+		spw_free(a->space, &e, 1);
+		spw__pt_came_in(&a->pt, va, 1);
+	}
+	spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
+}
+
 static void read_own(struct spw__agent *a)
 {
 	struct spw__fork *f = &a->fork;
@@ -167,18 +209,20 @@ static void read_own(struct spw__agent *a)
 
 	if (spw__sys3(SYS_read, a->uffd, &m, sizeof(m)) != (long)sizeof(m))
 		return;
-	if (m.event == UFFD_EVENT_FORK && f->child_fd < 0) {
+	uint64_t va = m.arg.pagefault.address & ~(uint64_t)(SPW_PAGE - 1);
+
+	if (m.event == UFFD_EVENT_FORK && f->child_fd < 0)
 		f->child_fd = (int)m.arg.fork.ufd;
-	} else if (m.event == UFFD_EVENT_PAGEFAULT && f->faults < SPW_FORK_NOTES) {
-		f->fault[f->faults++] = m.arg.pagefault.address & ~(uint64_t)(SPW_PAGE - 1);
-	} else if (m.event == UFFD_EVENT_PAGEFAULT) {
-		spw__uffd_wake(a->uffd, (void *)(uintptr_t)(m.arg.pagefault.address & ~(uint64_t)(SPW_PAGE - 1)),
-			       SPW_PAGE);
-	} else if (f->events < SPW_FORK_NOTES) {
+	else if (m.event == UFFD_EVENT_PAGEFAULT && (int)m.arg.pagefault.feat.ptid == f->forker && f->child_fd < 0)
+		serve_forker(a, va);
+	else if (m.event == UFFD_EVENT_PAGEFAULT && f->faults < SPW_FORK_NOTES)
+		f->fault[f->faults++] = va;
+	else if (m.event == UFFD_EVENT_PAGEFAULT)
+		spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
+	else if (f->events < SPW_FORK_NOTES)
 		f->event[f->events++] = m;
-	} else {
+	else
 		spw__agent_die("saw too many mapping changes during a fork", 0);
-	}
 }
 
 static void read_child(struct spw__agent *a)
@@ -197,6 +241,15 @@ static void read_child(struct spw__agent *a)
 static bool child_dead(struct spw__agent *a)
 {
 	return spw__uffd_zero(a->fork.child_fd, a->ctl, SPW_PAGE) == -ESRCH;
+}
+
+/*
+ * clone(2) returns only after this thread has read the fork event. If the hook behind it has run and this thread knows of
+ * no event, none was sent: the fork failed.
+ */
+static bool no_child(struct spw__fork *f)
+{
+	return __atomic_load_n(&f->after, __ATOMIC_ACQUIRE);
 }
 
 /* Give the child that connected what is its own. True if it was the child. */
@@ -233,15 +286,16 @@ static void finish(struct spw__agent *a)
 	if (f->child_fd >= 0)
 		spw__sys1(SYS_close, f->child_fd);
 	f->child_fd = -1;
-	__atomic_store_n(&f->state, SPW_FORK_DONE, __ATOMIC_RELEASE);
-	spw__wake_all(&f->state);
+	pass(f, SPW_FORK_DONE);
 }
 
 void spw__fork_serve(struct spw__agent *a)
 {
 	struct spw__fork *f = &a->fork;
 
-	while (spw__fork_frozen(a)) {
+	if (state(f) == SPW_FORK_DONE)
+		spw__wait(&f->state, SPW_FORK_DONE, 1000000);
+	while (state(f) == SPW_FORK_FROZEN) {
 		struct pollfd p[3] = {{.fd = a->uffd, .events = POLLIN},
 				      {.fd = f->child_fd, .events = POLLIN},
 				      {.fd = f->child_fd < 0 ? -1 : f->listen_fd, .events = POLLIN}};
@@ -259,23 +313,21 @@ void spw__fork_serve(struct spw__agent *a)
 				spw__sys1(SYS_close, sock);
 			if (done)
 				finish(a);
-		} else if (n == 0 && f->child_fd >= 0 && child_dead(a)) {
+		} else if (n == 0 && (f->child_fd >= 0 ? child_dead(a) : no_child(f))) {
 			finish(a);
 		}
 	}
 }
 
-static void block_signals(struct spw__fork *f)
+static void block_signals(uint64_t *old)
 {
 	uint64_t all = ~0ull;
 
-	spw__sys4(SYS_rt_sigprocmask, SIG_BLOCK, &all, &f->signals, sizeof(all));
+	spw__sys4(SYS_rt_sigprocmask, SIG_BLOCK, &all, old, sizeof(all));
 }
 
-static void restore_signals(struct spw__fork *f)
+static void restore_signals(uint64_t mask)
 {
-	uint64_t mask = f->signals;
-
 	spw__sys4(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof(mask));
 }
 
@@ -307,13 +359,46 @@ static void prepare(void)
 {
 	struct spw__agent *a = &spw__agent;
 	struct spw__fork *f = &a->fork;
+	uint64_t mask;
 
-	block_signals(f);
+	block_signals(&mask);
+	spw__lock(&f->lock);
+	f->signals = mask;
 	spw__lock(&a->work);
 	if (!a->armed)
 		return;
+	spw__unlock(&a->work);
+	f->forker = (int)spw__sys0(SYS_gettid);
+	pass(f, SPW_FORK_PARK);
+	__atomic_add_fetch(&a->kick, 1, __ATOMIC_RELEASE);
+	spw__wake_all(&a->kick);
+	await(f, SPW_FORK_PARKED);
 	touch_stack();
-	spw__lock(&a->lock);
+	pass(f, SPW_FORK_FREEZE);
+	await(f, SPW_FORK_FROZEN);
+}
+
+/* In the parent, as soon as the kernel has made the child (or failed to). */
+static void parent(void)
+{
+	struct spw__agent *a = &spw__agent;
+	struct spw__fork *f = &a->fork;
+	uint64_t mask = f->signals;
+
+	if (!a->armed) {
+		spw__unlock(&a->work);
+	} else {
+		__atomic_store_n(&f->after, 1, __ATOMIC_RELEASE);
+		await(f, SPW_FORK_NONE);
+	}
+	spw__unlock(&f->lock);
+	restore_signals(mask);
+}
+
+static void freeze(struct spw__agent *a)
+{
+	struct spw__fork *f = &a->fork;
+
 	spw__evict_undo(a);
 	if (f->listen_fd < 0) {
 		bring_all(a, a->uffd, true);
@@ -327,49 +412,44 @@ static void prepare(void)
 	f->child_slot = (unsigned)slot;
 	f->served = f->events = f->faults = 0;
 	f->ready = 0;
-	__atomic_store_n(&f->state, SPW_FORK_FROZEN, __ATOMIC_RELEASE);
-	/* The handler may sit in its own poll: a fault or the fork event will bring it here. */
-	spw__unlock(&a->lock);
+	f->after = 0;
 }
 
-static void parent(void)
+static void thaw(struct spw__agent *a)
 {
-	struct spw__agent *a = &spw__agent;
 	struct spw__fork *f = &a->fork;
-
-	if (!a->armed) {
-		spw__unlock(&a->work);
-		restore_signals(f);
-		return;
-	}
-	if (f->listen_fd < 0) {
-		spw__unlock(&a->lock);
-		spw__unlock(&a->work);
-		restore_signals(f);
-		return;
-	}
-	/* clone(2) returns only after the handler has read the fork event. None read: there is no child. */
-	bool failed = __atomic_load_n(&f->child_fd, __ATOMIC_ACQUIRE) < 0 && spw__fork_frozen(a);
-
-	while (!failed && spw__fork_frozen(a))
-		spw__wait(&f->state, SPW_FORK_FROZEN, 1000000000);
-	spw__lock(&a->lock);
 	struct spw_ctl_proc *r = &a->ctl->proc[f->child_slot];
 
-	if (failed || __atomic_load_n(&r->pid, __ATOMIC_ACQUIRE) < 0) {
+	a->family = true;
+	if (f->listen_fd < 0)
+		return;
+	if (__atomic_load_n(&r->pid, __ATOMIC_ACQUIRE) < 0) {
 		spw_fork_failed(a->space, f->child_slot);
 		__atomic_store_n(&r->pid, 0, __ATOMIC_RELEASE);
 	}
-	__atomic_store_n(&f->state, SPW_FORK_NONE, __ATOMIC_RELEASE);
 	for (uint32_t i = 0; i < f->events; i++)
 		spw__event(a, &f->event[i]);
 	for (uint32_t i = 0; i < f->faults; i++)
 		spw__uffd_wake(a->uffd, (void *)(uintptr_t)f->fault[i], SPW_PAGE);
-	f->faults = f->events = 0;
-	a->family = true;
+}
+
+void spw__fork_park(struct spw__agent *a)
+{
+	struct spw__fork *f = &a->fork;
+
+	if (state(f) != SPW_FORK_PARK)
+		return;
+	pass(f, SPW_FORK_PARKED);
+	await(f, SPW_FORK_FREEZE);
+	spw__lock(&a->lock);
+	freeze(a);
+	pass(f, SPW_FORK_FROZEN);
 	spw__unlock(&a->lock);
-	spw__unlock(&a->work);
-	restore_signals(f);
+	await(f, SPW_FORK_DONE);
+	spw__lock(&a->lock);
+	thaw(a);
+	pass(f, SPW_FORK_NONE);
+	spw__unlock(&a->lock);
 }
 
 static int receive(struct spw__agent *a, struct handover *h)
@@ -456,13 +536,14 @@ static void child(void)
 	struct spw__agent *a = &spw__agent;
 	struct spw__fork *f = &a->fork;
 	bool armed = a->armed && f->listen_fd >= 0;
+	uint64_t mask = f->signals;
 
 	spw__threads_forget();
-	a->lock = a->work = (struct spw__lock){0};
-	__atomic_store_n(&f->state, SPW_FORK_NONE, __ATOMIC_RELAXED);
+	a->lock = a->work = f->lock = (struct spw__lock){0};
+	f->state = SPW_FORK_NONE;
 	if (!armed) {
 		spw__agent_restart(a);
-		restore_signals(f);
+		restore_signals(mask);
 		return;
 	}
 	a->slot = f->child_slot;
@@ -472,7 +553,7 @@ static void child(void)
 		spw__agent_die("cannot start a thread after a fork", EAGAIN);
 	while (!__atomic_load_n(&f->ready, __ATOMIC_ACQUIRE))
 		spw__wait(&f->ready, 0, 1000000000);
-	restore_signals(f);
+	restore_signals(mask);
 }
 
 void spw__fork_watch(void)

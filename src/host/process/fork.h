@@ -12,15 +12,25 @@ struct spw__agent;
 
 #define SPW_FORK_NOTES 256u /* pages served for, and events seen before, a child that has not taken over yet */
 
+/*
+ * The forking thread (F, in libc's hooks) and the agent's two threads pass this word on. The hooks have none of the agent's
+ * descriptors, so all work is the reclaimer's (R) or the handler's (H).
+ */
 enum spw__fork_state {
 	SPW_FORK_NONE = 0, /* no fork under way */
-	SPW_FORK_FROZEN,   /* between prepare and the child's taking over: the agent's memory must not change */
-	SPW_FORK_DONE,     /* the child is on its own (or dead): the parent may thaw */
+	SPW_FORK_PARK,     /* F asks R to stop sweeping */
+	SPW_FORK_PARKED,   /* R has: what F touches now stays in */
+	SPW_FORK_FREEZE,   /* F is ready */
+	SPW_FORK_FROZEN,   /* R put the frames' pages back; from here on the agent's memory does not change */
+	SPW_FORK_DONE,     /* H or F: the child is on its own, or there is none; R may thaw */
 };
 
 struct spw__fork {
+	struct spw__lock lock; /* one fork at a time: F holds it from before to after */
 	uint32_t state;      /* A enum spw__fork_state; futex */
-	int child_fd;        /* the child's userfaultfd, -1 = none yet */
+	int forker;          /* F's thread id: its own faults are served all along */
+	int child_fd;        /* the child's userfaultfd, -1 = none */
+	uint32_t after;      /* A F has come back from clone(2) */
 	unsigned child_slot; /* record reserved for it */
 	int listen_fd;       /* where the child asks for its descriptor */
 	uint32_t served;     /* pages put into the child so far */
@@ -40,4 +50,6 @@ int spw__fork_init(struct spw__agent *a);
 /* While frozen, the handler thread runs this instead of its own loop. Host lock not held. */
 void spw__fork_serve(struct spw__agent *a);
 bool spw__fork_frozen(struct spw__agent *a);
+/* The reclaimer's part, when a fork has been asked for; agent.work held. Returns when the fork is over. */
+void spw__fork_park(struct spw__agent *a);
 #endif

@@ -288,6 +288,7 @@ int spw__reclaim_thread(void *agent)
 		uint32_t seen = __atomic_load_n(&a->kick, __ATOMIC_ACQUIRE);
 
 		spw__lock(&a->work);
+		spw__fork_park(a);
 		uint64_t now = spw__plat_now_ns(), target = spw__agent_target(a);
 
 		measure(a, &size);

@@ -64,12 +64,22 @@ long spw__uffd_move(int fd, void *dst, const void *src, size_t len, int wake)
 	return done_or_error(ret, m.move);
 }
 
-long spw__uffd_copy(int fd, void *dst, const void *src, size_t len)
+static long copy(int fd, void *dst, const void *src, size_t len, uint64_t mode)
 {
-	struct uffdio_copy c = {.dst = (uintptr_t)dst, .src = (uintptr_t)src, .len = len};
+	struct uffdio_copy c = {.dst = (uintptr_t)dst, .src = (uintptr_t)src, .len = len, .mode = mode};
 	long ret = spw__sys3(SYS_ioctl, fd, UFFDIO_COPY, &c);
 
 	return done_or_error(ret, c.copy);
+}
+
+long spw__uffd_copy(int fd, void *dst, const void *src, size_t len)
+{
+	return copy(fd, dst, src, len, 0);
+}
+
+long spw__uffd_copy_quiet(int fd, void *dst, const void *src, size_t len)
+{
+	return copy(fd, dst, src, len, UFFDIO_COPY_MODE_DONTWAKE);
 }
 
 long spw__uffd_zero(int fd, void *dst, size_t len)

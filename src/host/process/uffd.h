@@ -32,6 +32,8 @@ int spw__uffd_register(int fd, const void *p, size_t len, uint64_t mode);
 long spw__uffd_move(int fd, void *dst, const void *src, size_t len, int wake);
 /* Bytes put in place from the start (> 0), or -errno. Wakes waiters of what was placed. */
 long spw__uffd_copy(int fd, void *dst, const void *src, size_t len);
+/* The same, waking nobody. */
+long spw__uffd_copy_quiet(int fd, void *dst, const void *src, size_t len);
 long spw__uffd_zero(int fd, void *dst, size_t len);
 int spw__uffd_wake(int fd, void *p, size_t len);
 /* Set or clear write protection; clearing wakes writers. */

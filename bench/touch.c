@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * touch MIB [random=OPS] [repeat=N] [latency] [compare]: what swapping costs a program, phase by phase.
+ *
+ * A benchmark of swap that writes zeros, or the same page over and over, measures a fast path that no program takes; one
+ * that reads one byte does not notice a page that came back wrong. So every page here is different, compresses to a
+ * third (each 512 bytes: 170 of noise, then zeros) and is checked when it is read: two words of it within the timed
+ * phases, where the check must cost next to nothing, and with "compare" every byte in a phase of its own.
+ *
+ * Phases: fill, read in order (`repeat` times), read at random, compare, unmap. One line each on stdout:
+ * "name us-per-page", with "latency" followed by the p50, p99 and longest time of one access in us.
+ */
+#include "host/latency.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#define PAGE 4096u
+#define PART 512u
+#define NOISE 168u /* bytes of a part, whole words */
+
+static char *set;
+static uint64_t pages, hist[512], longest;
+static bool latency, compare;
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* splitmix64: any state gives good noise, so a page's needs no more than its number. */
+static uint64_t noise(uint64_t *state)
+{
+	uint64_t z = *state += 0x9e3779b97f4a7c15ull;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return z ^ z >> 31;
+}
+
+static void make_page(uint64_t n, char *page)
+{
+	uint64_t state = n << 20, word;
+
+	for (unsigned part = 0; part < PAGE; part += PART) {
+		for (unsigned i = 0; i < NOISE; i += sizeof(word)) {
+			word = noise(&state);
+			memcpy(page + part + i, &word, sizeof(word));
+		}
+		memset(page + part + NOISE, 0, PART - NOISE);
+	}
+}
+
+static void wrong(uint64_t n)
+{
+	fprintf(stderr, "touch: page %llu is wrong\n", (unsigned long long)n);
+	exit(1);
+}
+
+/* The first word of the page and the zeros at its end. */
+static void check_words(uint64_t n)
+{
+	uint64_t state = n << 20, first, last;
+
+	memcpy(&first, set + n * PAGE, sizeof(first));
+	memcpy(&last, set + (n + 1) * PAGE - sizeof(last), sizeof(last));
+	if (first != noise(&state) || last)
+		wrong(n);
+}
+
+static void check_all(uint64_t n)
+{
+	char page[PAGE];
+
+	make_page(n, page);
+	if (memcmp(page, set + n * PAGE, PAGE))
+		wrong(n);
+}
+
+static void fill(uint64_t n)
+{
+	make_page(n, set + n * PAGE);
+}
+
+static void timed(void (*one)(uint64_t), uint64_t n)
+{
+	uint64_t began = now_ns();
+
+	one(n);
+	uint64_t took = now_ns() - began;
+
+	hist[spw__lat_bucket(took)]++;
+	longest = took > longest ? took : longest;
+}
+
+static double percentile(uint64_t all, double part)
+{
+	uint64_t seen = 0;
+
+	for (unsigned i = 0; i < 512; i++) {
+		seen += hist[i];
+		if (seen >= (double)all * part)
+			return (double)spw__lat_floor(i) / 1000;
+	}
+	return 0;
+}
+
+static void report(const char *name, uint64_t began, uint64_t ops)
+{
+	printf("%s %.4f", name, (double)(now_ns() - began) / 1000 / (double)ops);
+	if (latency && longest)
+		printf(" %.2f %.2f %.2f", percentile(ops, 0.5), percentile(ops, 0.99), (double)longest / 1000);
+	printf("\n");
+	fflush(stdout);
+	memset(hist, 0, sizeof(hist));
+	longest = 0;
+}
+
+/* ops pages: in order from 0 on if ops is the set, else at random. */
+static void phase(const char *name, void (*one)(uint64_t), uint64_t ops, bool random)
+{
+	uint64_t began = now_ns(), state = 42;
+
+	for (uint64_t i = 0; i < ops; i++) {
+		uint64_t n = random ? noise(&state) % pages : i % pages;
+
+		if (latency)
+			timed(one, n);
+		else
+			one(n);
+	}
+	report(name, began, ops);
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t ops = 0, repeat = 1, mib = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
+
+	for (int i = 2; i < argc; i++) {
+		if (!strncmp(argv[i], "random=", 7))
+			ops = strtoull(argv[i] + 7, NULL, 10);
+		else if (!strncmp(argv[i], "repeat=", 7))
+			repeat = strtoull(argv[i] + 7, NULL, 10);
+		else if (!strcmp(argv[i], "latency"))
+			latency = true;
+		else if (!strcmp(argv[i], "compare"))
+			compare = true;
+		else
+			mib = 0;
+	}
+	if (!mib) {
+		fprintf(stderr, "usage: touch MIB [random=OPS] [repeat=N] [latency] [compare]\n");
+		return 2;
+	}
+	pages = mib << 20 >> 12;
+	set = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (set == MAP_FAILED) {
+		perror("touch: mmap");
+		return 1;
+	}
+	madvise(set, pages * PAGE, MADV_NOHUGEPAGE); /* the same faults under every rival */
+	phase("fill", fill, pages, false);
+	phase("sequential", check_words, pages * repeat, false);
+	if (ops)
+		phase("random", check_words, ops, true);
+	if (compare)
+		phase("compare", check_all, pages, false);
+	uint64_t began = now_ns();
+
+	munmap(set, pages * PAGE);
+	report("unmap", began, pages);
+	return 0;
+}
