@@ -213,14 +213,6 @@ static int op_fallocate(const char *path, int mode, off_t off, off_t len, struct
 	return fallocate(backing, mode, off, len) ? -errno : 0;
 }
 
-static int op_fsync(const char *path, int data_only, struct fuse_file_info *fi)
-{
-	(void)path;
-	(void)data_only;
-	(void)fi;
-	return 0;
-}
-
 static const struct fuse_operations operations = {
 	.init = op_init,
 	.getattr = op_getattr,
@@ -230,7 +222,6 @@ static const struct fuse_operations operations = {
 	.write = op_write,
 	.truncate = op_truncate,
 	.fallocate = op_fallocate,
-	.fsync = op_fsync,
 };
 
 int main(int argc, char **argv)

@@ -92,13 +92,15 @@ int spw__agent_register(struct spw__agent *a, uint64_t start, uint64_t end)
 
 static int open_uffd(struct spw__agent *a)
 {
+	/* With MOVE asked for by name there is nothing to fall back to. */
+	unsigned step = a->ctl->evict == SPW_EVICT_MOVE ? 2 : 1;
 	uint64_t base = UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |
 			UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_THREAD_ID;
 	uint64_t tries[] = {base | UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_MOVE, base | UFFD_FEATURE_EVENT_FORK,
 			    base | UFFD_FEATURE_MOVE, base};
 	int ret = -EINVAL;
 
-	for (unsigned i = 0; i < 4 && ret < 0; i++) {
+	for (unsigned i = 0; i < 4 && ret < 0; i += step) {
 		a->features = tries[i];
 		ret = spw__uffd_open(&a->features);
 	}
@@ -182,7 +184,7 @@ static int arm(struct spw__agent *a)
 
 	if (ret)
 		return ret;
-	a->move = a->features & UFFD_FEATURE_MOVE;
+	a->move = a->features & UFFD_FEATURE_MOVE && a->ctl->evict != SPW_EVICT_WP;
 	a->pagemap_fd = open_path("/proc/self/pagemap", O_RDONLY);
 	if (a->pagemap_fd < 0)
 		return a->pagemap_fd;

@@ -17,6 +17,7 @@
  * memory.
  */
 #include "host/control.h"
+#include "host/process/evict.h"
 #include "host/process/fork.h"
 #include "host/process/frames.h"
 #include "host/process/pagetable.h"
@@ -59,6 +60,7 @@ struct spw__agent {
 	int uffd, trash_fd, pagemap_fd, statm_fd, supervisor_fd;
 	uint64_t features;
 	bool move;             /* evict by UFFDIO_MOVE */
+	int reclaim_tid;
 	bool refused;          /* it could not arm: this process runs uncapped */
 
 	/* The reclaimer's own. */
@@ -81,6 +83,7 @@ struct spw__agent {
 	uint32_t stream_hand;
 	struct spw__quarantine quarantine[SPW_QUARANTINES];
 	uint32_t quarantines;
+	struct spw__copying copying;
 	uint64_t hand;         /* where the sweep goes on */
 	bool armed;
 	struct spw__fork fork;

@@ -12,6 +12,7 @@
  * that is still registered. The one gap, a madvise(2) that was let go but has not run, is event.c's quarantine.
  */
 #include "host/process/agent.h"
+#include "host/process/evict.h"
 #include "host/process/uffd.h"
 #include "platform/sys.h"
 
@@ -39,8 +40,7 @@ static uint64_t having(const uint64_t *pm, unsigned n, uint64_t bits)
 	return mask;
 }
 
-/* Note that the pages of `mask` at va went into the ring at its head. */
-static void record(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
+void spw__evict_record(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
 {
 	struct spw__frames *f = &a->frames;
 	unsigned out = 0;
@@ -90,12 +90,18 @@ static int take(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
 			}
 		}
 	}
+	if (!a->move) {
+		int ret = spw__copy_take(a, va, mask, n);
+
+		spw__pt_settle(&a->pt, va, n);
+		return ret;
+	}
 	long done = spw__uffd_move(a->uffd, spw__frame_at(f, first), (void *)(uintptr_t)va, (size_t)n * SPW_PAGE, 0);
 
 	unsigned moved = done > 0 ? (unsigned)((uint64_t)done / SPW_PAGE) : 0;
 
 	if (moved)
-		record(a, va, moved < 64 ? mask & ((1ull << moved) - 1) : mask, moved);
+		spw__evict_record(a, va, moved < 64 ? mask & ((1ull << moved) - 1) : mask, moved);
 	spw__pt_settle(&a->pt, va, n);
 	return moved ? (int)moved : done ? (int)done : -EBUSY;
 }
@@ -178,7 +184,8 @@ static int sweep_leaf(struct spw__agent *a, unsigned wanted, bool *wrapped)
 		}
 		taken += ret;
 		at = stop;
-		if (taken >= (int)wanted) {
+		/* A copy lets the lock go: what the page map said of the rest may be over. */
+		if (taken >= (int)wanted || (ret && !a->move)) {
 			a->hand = at;
 			break;
 		}
@@ -231,8 +238,7 @@ static void undo_one(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t 
 {
 	long done;
 
-	while ((done = spw__uffd_move(a->uffd, (void *)(uintptr_t)va, spw__frame_at(&a->frames, frame), SPW_PAGE, 1)) ==
-	       -EAGAIN) {
+	while ((done = spw__frame_return(a, va, frame)) == -EAGAIN) {
 		spw__fault_drain(a);
 		spw__sys0(SYS_sched_yield);
 		if (spw__pt_lookup(&a->pt, va).idx != e.idx || spw_kind(a->space, e) != SPW_FRAME)

@@ -12,6 +12,7 @@
  */
 #include "host/latency.h"
 #include "host/process/agent.h"
+#include "host/process/evict.h"
 #include "host/process/uffd.h"
 #include "platform/platform.h"
 #include "platform/sys.h"
@@ -22,6 +23,7 @@
 #define ZERO_RUN (2u << 20)     /* bytes of untouched memory mapped for one fault at most */
 #define ZERO_RUN_MIN (64u << 10)
 #define SLACK_SHIFT 6           /* growth waits above target + target / 64 */
+#define POLL_MS 1000            /* a fork that failed sends no event; it is noticed this late at most */
 #define WAIT_ROUNDS 64          /* of at most 1 ms: then the program goes on, over the cap */
 
 int spw__fault_init(struct spw__agent *a)
@@ -146,9 +148,7 @@ static unsigned serve_frame(struct spw__agent *a, uint64_t va, spw_entry_t e)
 	for (; va < end; va += SPW_PAGE, e.idx++, n++) {
 		if (spw__pt_lookup(&a->pt, va).idx != e.idx || spw_cache_get(a->space, e, &frame))
 			break;
-		long done = spw__uffd_move(a->uffd, (void *)(uintptr_t)va, spw__frame_at(&a->frames, frame), SPW_PAGE, 1);
-
-		if (done <= 0) {
+		if (spw__frame_return(a, va, frame) < 0) {
 			if (n == 0)
 				retry(a, va);
 			break;
@@ -233,8 +233,13 @@ static bool read_one(struct spw__agent *a, bool may_wait)
 
 	if (n != (long)sizeof(m))
 		return false;
-	if (m.event == UFFD_EVENT_PAGEFAULT)
-		serve(a, m.arg.pagefault.address & ~(uint64_t)(SPW_PAGE - 1), may_wait);
+	if (spw__copy_holds(a, &m))
+		return true;
+	if (m.event == UFFD_EVENT_PAGEFAULT && m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP)
+		/* A page that was on its way out and stayed. */
+		spw__uffd_protect(a->uffd, (void *)(uintptr_t)spw__msg_page(&m), SPW_PAGE, 0);
+	else if (m.event == UFFD_EVENT_PAGEFAULT)
+		serve(a, spw__msg_page(&m), may_wait);
 	else
 		spw__event(a, &m);
 	return true;
@@ -252,7 +257,7 @@ int spw__fault_thread(void *agent)
 	struct pollfd p = {.fd = a->uffd, .events = POLLIN};
 
 	for (;;) {
-		spw__sys3(SYS_poll, &p, 1, -1);
+		spw__sys3(SYS_poll, &p, 1, POLL_MS);
 		lock_thawed(a);
 		read_one(a, true);
 		spw__unlock(&a->lock);

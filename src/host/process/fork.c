@@ -40,7 +40,7 @@
 struct handover {
 	uint32_t served, events;
 	uint64_t page[SPW_FORK_NOTES];
-	struct uffd_msg event[SPW_FORK_NOTES];
+	struct uffd_msg event[SPW_HELD];
 };
 
 static uint32_t state(struct spw__fork *f)
@@ -209,20 +209,12 @@ static void read_own(struct spw__agent *a)
 
 	if (spw__sys3(SYS_read, a->uffd, &m, sizeof(m)) != (long)sizeof(m))
 		return;
-	uint64_t va = m.arg.pagefault.address & ~(uint64_t)(SPW_PAGE - 1);
-
 	if (m.event == UFFD_EVENT_FORK && f->child_fd < 0)
 		f->child_fd = (int)m.arg.fork.ufd;
 	else if (m.event == UFFD_EVENT_PAGEFAULT && (int)m.arg.pagefault.feat.ptid == f->forker && f->child_fd < 0)
-		serve_forker(a, va);
-	else if (m.event == UFFD_EVENT_PAGEFAULT && f->faults < SPW_FORK_NOTES)
-		f->fault[f->faults++] = va;
-	else if (m.event == UFFD_EVENT_PAGEFAULT)
-		spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
-	else if (f->events < SPW_FORK_NOTES)
-		f->event[f->events++] = m;
+		serve_forker(a, spw__msg_page(&m));
 	else
-		spw__agent_die("saw too many mapping changes during a fork", 0);
+		spw__held_add(a, &f->held, &m);
 }
 
 static void read_child(struct spw__agent *a)
@@ -233,7 +225,7 @@ static void read_child(struct spw__agent *a)
 	if (spw__sys3(SYS_read, f->child_fd, &m, sizeof(m)) != (long)sizeof(m))
 		return;
 	if (m.event == UFFD_EVENT_PAGEFAULT)
-		serve_child(a, m.arg.pagefault.address & ~(uint64_t)(SPW_PAGE - 1));
+		serve_child(a, spw__msg_page(&m));
 	else
 		spw__agent_die("a forked child changed its mappings before it took over", 0);
 }
@@ -269,9 +261,9 @@ static bool hand_over(struct spw__agent *a, int sock)
 	    who.pid != __atomic_load_n(&a->ctl->proc[f->child_slot].pid, __ATOMIC_ACQUIRE))
 		return false;
 	h.served = f->served;
-	h.events = f->events;
+	h.events = f->held.events;
 	memcpy(h.page, f->page, sizeof(h.page));
-	memcpy(h.event, f->event, sizeof(h.event));
+	memcpy(h.event, f->held.event, sizeof(h.event));
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
 	c->cmsg_len = CMSG_LEN(sizeof(int));
@@ -389,6 +381,8 @@ static void parent(void)
 		spw__unlock(&a->work);
 	} else {
 		__atomic_store_n(&f->after, 1, __ATOMIC_RELEASE);
+		if (f->listen_fd < 0)
+			pass(f, SPW_FORK_DONE);
 		await(f, SPW_FORK_NONE);
 	}
 	spw__unlock(&f->lock);
@@ -410,7 +404,7 @@ static void freeze(struct spw__agent *a)
 	if (ret)
 		spw__agent_die("cannot prepare a fork", -ret);
 	f->child_slot = (unsigned)slot;
-	f->served = f->events = f->faults = 0;
+	f->served = f->held.events = f->held.faults = 0;
 	f->ready = 0;
 	f->after = 0;
 }
@@ -427,10 +421,7 @@ static void thaw(struct spw__agent *a)
 		spw_fork_failed(a->space, f->child_slot);
 		__atomic_store_n(&r->pid, 0, __ATOMIC_RELEASE);
 	}
-	for (uint32_t i = 0; i < f->events; i++)
-		spw__event(a, &f->event[i]);
-	for (uint32_t i = 0; i < f->faults; i++)
-		spw__uffd_wake(a->uffd, (void *)(uintptr_t)f->fault[i], SPW_PAGE);
+	spw__held_release(a, &f->held);
 }
 
 void spw__fork_park(struct spw__agent *a)

@@ -2,15 +2,15 @@
 #ifndef SPW_PROCESS_FORK_H
 #define SPW_PROCESS_FORK_H
 /* fork(2) of a program whose pages are out. See fork.c. */
+#include "host/process/held.h"
 #include "host/process/thread.h"
 
-#include <linux/userfaultfd.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 struct spw__agent;
 
-#define SPW_FORK_NOTES 256u /* pages served for, and events seen before, a child that has not taken over yet */
+#define SPW_FORK_NOTES 256u /* pages served for a child that has not taken over yet */
 
 /*
  * The forking thread (F, in libc's hooks) and the agent's two threads pass this word on. The hooks have none of the agent's
@@ -35,10 +35,7 @@ struct spw__fork {
 	int listen_fd;       /* where the child asks for its descriptor */
 	uint32_t served;     /* pages put into the child so far */
 	uint64_t page[SPW_FORK_NOTES];
-	uint32_t events;     /* the parent's own events while frozen: handled afterwards, and told to the child */
-	struct uffd_msg event[SPW_FORK_NOTES];
-	uint32_t faults;     /* the parent's own faults while frozen */
-	uint64_t fault[SPW_FORK_NOTES];
+	struct spw__held held; /* the parent's own messages while frozen; the events are told to the child too */
 	uint32_t ready;      /* A in the child: the agent stands; futex */
 	uint64_t signals;    /* the forking thread's mask */
 };

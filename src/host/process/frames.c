@@ -50,6 +50,15 @@ int spw__frames_init(struct spw__agent *a)
 	return ret ? ret : spw__frames_reopen(a);
 }
 
+int spw__frame_return(struct spw__agent *a, uint64_t va, uint32_t frame)
+{
+	char *from = spw__frame_at(&a->frames, frame);
+	void *to = (void *)(uintptr_t)va;
+	long done = a->move ? spw__uffd_move(a->uffd, to, from, SPW_PAGE, 1) : spw__uffd_copy(a->uffd, to, from, SPW_PAGE);
+
+	return done > 0 ? 1 : done ? (int)done : -EAGAIN;
+}
+
 /* Give the memory of n frames back. No entry is in any of them. */
 static void discard(struct spw__agent *a, uint32_t frame, unsigned n)
 {

@@ -28,6 +28,9 @@ int spw__frames_init(struct spw__agent *a);
 /* In a forked child: a trash range of our own. */
 int spw__frames_reopen(struct spw__agent *a);
 
+/* Put the page in `frame` at va and wake who waits for it. 1 or -errno. Host lock held. */
+int spw__frame_return(struct spw__agent *a, uint64_t va, uint32_t frame);
+
 static inline char *spw__frame_at(const struct spw__frames *f, uint32_t frame)
 {
 	return f->base + (size_t)frame * SPW_PAGE;

@@ -284,6 +284,7 @@ int spw__reclaim_thread(void *agent)
 	uint64_t size, scanned_size = 0, heat_at = 0, published_at = 0, watched_at = 0, scan_cost = 0, scanned_at = 0;
 	bool starved = false;
 
+	a->reclaim_tid = (int)spw__sys0(SYS_gettid);
 	for (;;) {
 		uint32_t seen = __atomic_load_n(&a->kick, __ATOMIC_ACQUIRE);
 

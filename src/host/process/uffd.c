@@ -82,6 +82,11 @@ long spw__uffd_copy_quiet(int fd, void *dst, const void *src, size_t len)
 	return copy(fd, dst, src, len, UFFDIO_COPY_MODE_DONTWAKE);
 }
 
+long spw__uffd_copy_protected(int fd, void *dst, const void *src, size_t len)
+{
+	return copy(fd, dst, src, len, UFFDIO_COPY_MODE_WP);
+}
+
 long spw__uffd_zero(int fd, void *dst, size_t len)
 {
 	struct uffdio_zeropage z = {.range = {(uintptr_t)dst, len}};

@@ -34,6 +34,8 @@ long spw__uffd_move(int fd, void *dst, const void *src, size_t len, int wake);
 long spw__uffd_copy(int fd, void *dst, const void *src, size_t len);
 /* The same, waking nobody. */
 long spw__uffd_copy_quiet(int fd, void *dst, const void *src, size_t len);
+/* The same as copy, leaving the pages write-protected. */
+long spw__uffd_copy_protected(int fd, void *dst, const void *src, size_t len);
 long spw__uffd_zero(int fd, void *dst, size_t len);
 int spw__uffd_wake(int fd, void *p, size_t len);
 /* Set or clear write protection; clearing wakes writers. */

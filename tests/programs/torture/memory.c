@@ -169,7 +169,10 @@ void op_madvise(struct worker *w)
 	} else if (what < 6) {
 		free_lazily(w, r, first, n);
 	} else {
-		must(w, madvise(at, bytes, harmless[below(w, sizeof(harmless) / sizeof(harmless[0]))]) == 0, "madvise");
+		int advice = harmless[below(w, sizeof(harmless) / sizeof(harmless[0]))];
+
+		must(w, madvise(at, bytes, advice) == 0, "madvise");
+		r->patched = r->patched || advice == MADV_SEQUENTIAL;
 		check_range(w, r, first, n);
 	}
 }

@@ -26,7 +26,7 @@ enum kind { RANGE_FREE = 0, RANGE_MAPPED, RANGE_HEAP, RANGE_BRK };
 
 struct range {
 	enum kind kind;
-	bool patched; /* parts were replaced by MAP_FIXED: the kernel may see several mappings */
+	bool patched; /* parts were treated differently: the kernel may see several mappings */
 	char *base;
 	uint32_t pages;
 	uint64_t key[MAX_PAGES];

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPW_PROCESS_EVICT_H
+#define SPW_PROCESS_EVICT_H
+/* What the two ways of taking pages out share; evict.c and evict_copy.c only, and the handler where said. */
+#include "host/process/held.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* evict_copy.c: the range on its way out by copy and discard. Guarded by the host lock. */
+struct spw__copying {
+	bool active;
+	bool seen; /* our own discard's event has been read */
+	uint64_t start, end;
+	struct spw__held held;
+};
+
+/*
+ * Take the present pages (mask) of n neighbouring ones at va, into frames at the ring's head, which has room without
+ * wrapping. The lock is held, and let go meanwhile. n, or -errno.
+ */
+int spw__copy_take(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n);
+/* For the handler: m belongs to a range on its way out; it has been dealt with or is held. Host lock held. */
+bool spw__copy_holds(struct spw__agent *a, const struct uffd_msg *m);
+/* Note that the pages of mask at va went into the ring at its head. Host lock held. */
+void spw__evict_record(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n);
+#endif
