@@ -183,6 +183,8 @@ static void match_records(struct spw_tree *t)
 		const struct spw_ctl_proc *r = &t->region->ctl->proc[i];
 		pid_t pid = __atomic_load_n(&r->pid, __ATOMIC_ACQUIRE);
 
+		if (pid < 0 && kill(-pid, 0) && errno == ESRCH)
+			release(t, i); /* reserved for a child by a process that died before it could fork */
 		if (pid <= 0)
 			continue;
 		struct spw_process *p = find(t, pid);

@@ -34,24 +34,28 @@ static void forge_batch(const struct spw__seg_place *p, uint8_t *segment, uint32
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const uint8_t key[SPW_FILE_KEY];
-	struct spw__seal *seal = aligned_alloc(64, (sizeof(*seal) + 63) / 64 * 64);
-	uint8_t *segment = aligned_alloc(4096, SPW_FILE_SEGMENT);
-	struct spw__seg_place place = {.seal = seal, .gen = 5, .offset = OFFSET, .seg = 7, .tier = 2};
+	static uint8_t segment[SPW_FILE_SEGMENT];
+	static struct spw__seal seal;
+	struct spw__seg_place place = {.seal = &seal, .gen = 5, .offset = OFFSET, .seg = 7, .tier = 2};
 	struct spw__seg_reader r;
 	uint64_t bad = 0, objects = 0;
 	struct spw_obj o;
 	spw_entry_t e;
 	spw_slot_t s;
 
-	if (!seal || !segment || spw__seal_init(seal, key, size && data[0] & 1))
+	if (spw__seal_init(&seal, key, size && data[0] & 1))
 		abort();
-	memset(segment, 0, SPW_FILE_SEGMENT);
+	memset(segment, 0, sizeof(segment));
 	/* From the end, where the reader begins. */
 	size = size < SPW_FILE_SEGMENT ? size : SPW_FILE_SEGMENT;
 	memcpy(segment + SPW_FILE_SEGMENT - size, data, size);
-	for (size_t i = 1; i + 4 <= size && i < 32; i += 4)
+	for (size_t i = 1; i + 4 <= size && i < 32; i += 4) {
+		uint32_t n = data[i + 2] | (uint32_t)data[i + 3] << 8;
+
+		/* Few owners mostly, as each costs an unsealing. */
 		forge_batch(&place, segment, data[i] % SPW__SEG_BLOCKS + 1, data[i + 1] % SPW__SEG_BLOCKS,
-			    (data[i + 2] | (uint32_t)data[i + 3] << 8) % (SPW__MOVES_MAX + 2));
+			    n == UINT16_MAX ? SPW__MOVES_MAX + 1 : n % 256);
+	}
 	spw__seg_reader_init(&r, &place, segment);
 	while (spw__seg_next(&r, &e, &s, &o, &bad)) {
 		const uint8_t *bytes = o.data;
@@ -63,7 +67,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	if (bad > SPW__MOVES_MAX * (uint64_t)SPW__SEG_BLOCKS)
 		abort();
-	free(segment);
-	free(seal);
 	return 0;
 }

@@ -1143,7 +1143,7 @@ static void test_reap_after_kill(void **state)
 	rig_open(r, (struct spw_file_layout){.max_bytes = 4 * MIB, .encrypt = true}, NULL);
 	assert_int_equal(write_range(r, 0, 50), 0);
 	fflush(NULL);
-	for (unsigned round = 0; round < 100; round++) {
+	for (unsigned round = 0; round < 60; round++) {
 		kill_one(r, &random, tree);
 		/* The parent's fifty. */
 		assert_int_equal(used_bytes(r), SPW_FILE_SEGMENT);
@@ -1174,7 +1174,7 @@ static void test_reap_beside_a_survivor(void **state)
 		drop_all(r);
 		r->t->ops->destroy(r->t);
 	}
-	for (unsigned round = 0; round < 50; round++) {
+	for (unsigned round = 0; round < 30; round++) {
 		kill_one(r, &random, tree);
 		check_all(r);
 	}

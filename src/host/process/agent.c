@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -136,10 +137,14 @@ static int open_swap(const struct spw_ctl *c)
 	return fd == -EINVAL ? open_path(path, O_RDWR) : fd;
 }
 
+static struct spw_file_shared *file_shared(struct spw_ctl *c)
+{
+	return (struct spw_file_shared *)((char *)c + c->file_shared_off);
+}
+
 static int open_file_tier(struct spw__agent *a)
 {
 	struct spw_ctl *c = a->ctl;
-	struct spw_file_io io;
 
 	a->swap_fd = -1;
 	if (!c->file_max_bytes)
@@ -147,12 +152,11 @@ static int open_file_tier(struct spw__agent *a)
 	a->swap_fd = open_swap(c);
 	if (a->swap_fd < 0)
 		return a->swap_fd;
-	int ret = spw__file_io_open(a->swap_fd, &io);
+	int ret = spw__file_io_open(a->swap_fd, &a->file_io);
 
 	if (ret)
 		return ret;
-	ret = spw__file_create(1, "file", (struct spw_file_shared *)((char *)c + c->file_shared_off), a->slot, &io,
-			       &a->file);
+	ret = spw__file_create(1, "file", file_shared(c), a->slot, &a->file_io, &a->file);
 	return ret ? ret : spw_space_add_tier(a->space, a->file);
 }
 
@@ -242,10 +246,43 @@ static void fill_record(struct spw_ctl_proc *r)
 	spw__sys5(SYS_prctl, PR_GET_NAME, r->comm, 0, 0, 0);
 }
 
+/* Our number as the supervisor sees it: in a pid namespace of the program's own, getpid() would give another. */
+static int32_t outer_pid(void)
+{
+	char text[16] = "";
+	int32_t pid = 0;
+
+	spw__sys4(SYS_readlinkat, AT_FDCWD, "/proc/self", text, sizeof(text) - 1);
+	for (const char *p = text; *p >= '0' && *p <= '9'; p++)
+		pid = pid * 10 + (*p - '0');
+	return pid ? pid : (int32_t)spw__sys0(SYS_getpid);
+}
+
+/* After exec the record of the old image is ours to go on with, but not what it held on the file tier. */
+static bool reuse_record(struct spw__agent *a, int32_t pid)
+{
+	for (unsigned i = 0; i < SPW_CTL_PROCS; i++) {
+		struct spw_ctl_proc *r = &a->ctl->proc[i];
+
+		if (__atomic_load_n(&r->pid, __ATOMIC_ACQUIRE) != pid || r->start_time != start_time())
+			continue;
+		if (a->ctl->file_max_bytes)
+			spw__file_reap(file_shared(a->ctl), i);
+		memset(&r->pool_bytes, 0, offsetof(struct spw_ctl_proc, target_bytes) - offsetof(struct spw_ctl_proc, pool_bytes));
+		a->rec = r;
+		a->slot = i;
+		fill_record(r);
+		return true;
+	}
+	return false;
+}
+
 int spw__agent_enlist(struct spw__agent *a)
 {
-	int32_t pid = (int32_t)spw__sys0(SYS_getpid);
+	int32_t pid = outer_pid();
 
+	if (reuse_record(a, pid))
+		return 0;
 	for (unsigned i = 0; i < SPW_CTL_PROCS; i++) {
 		struct spw_ctl_proc *r = &a->ctl->proc[i];
 		int32_t none = 0;
@@ -263,26 +300,18 @@ int spw__agent_enlist(struct spw__agent *a)
 void spw__agent_inherit(struct spw__agent *a)
 {
 	a->rec = &a->ctl->proc[a->slot];
-	__atomic_store_n(&a->rec->pid, (int32_t)spw__sys0(SYS_getpid), __ATOMIC_RELEASE);
+	__atomic_store_n(&a->rec->pid, outer_pid(), __ATOMIC_RELEASE);
 	__atomic_add_fetch(&a->ctl->total.processes, 1, __ATOMIC_RELAXED);
 }
 
 int spw__agent_reopen(struct spw__agent *a)
 {
 	fill_record(a->rec);
-	/* The file tier knows its file by number: the new table has to have it at the same one, so this comes first. */
 	if (a->swap_fd >= 0) {
-		int fd = open_swap(a->ctl);
-
-		if (fd < 0)
-			return fd;
-		if (fd != a->swap_fd) {
-			long ret = spw__sys3(SYS_dup3, fd, a->swap_fd, O_CLOEXEC);
-
-			spw__sys1(SYS_close, fd);
-			if (ret < 0)
-				return (int)ret;
-		}
+		a->swap_fd = open_swap(a->ctl);
+		if (a->swap_fd < 0)
+			return a->swap_fd;
+		spw__file_io_set_fd(&a->file_io, a->swap_fd);
 	}
 	a->pagemap_fd = open_path("/proc/self/pagemap", O_RDONLY);
 	a->regions.maps_fd = open_path("/proc/self/maps", O_RDONLY);

@@ -72,6 +72,7 @@ struct spw__agent {
 	uint64_t busy;         /* a page that the kernel would not move, 0 = none */
 	char *window;          /* SPW_WINDOW_MAX pages: what the handler restores into */
 	int swap_fd;           /* the file tier's, -1 = none */
+	struct spw_file_io file_io;
 
 	struct spw__lock work; /* held by the reclaimer while it works, by a fork while it must not */
 

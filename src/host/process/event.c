@@ -16,7 +16,7 @@
 
 #include <linux/userfaultfd.h>
 
-#define PM_PRESENT (1ull << 63)
+#define PM_THERE (3ull << 62) /* present, or under migration */
 #define CHUNK 512u /* page map words read at a time */
 
 /* The highest present page of [start, end), 0 if none. */
@@ -32,7 +32,7 @@ static uint64_t highest_present(const struct spw__agent *a, uint64_t start, uint
 		if (spw__sys4(SYS_pread64, a->pagemap_fd, pm, n * 8, from / SPW_PAGE * 8) != (long)n * 8)
 			return end - SPW_PAGE;
 		while (n-- > 0) {
-			if (pm[n] & PM_PRESENT)
+			if (pm[n] & PM_THERE)
 				return from + (uint64_t)n * SPW_PAGE;
 		}
 		end = from;

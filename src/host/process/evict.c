@@ -24,6 +24,7 @@
 #endif
 
 #define PM_PRESENT (1ull << 63)
+#define PM_SWAP (1ull << 62) /* under migration, or in the kernel's own swap */
 #define PM_EXCLUSIVE (1ull << 56)
 #define RUN_PAGES (SPW_RUN_BYTES / SPW_PAGE)
 #define AGE_STUCK 8 /* sweeps to leave a run alone that the kernel would not move */
@@ -50,9 +51,10 @@ void spw__evict_record(struct spw__agent *a, uint64_t va, uint64_t mask, unsigne
 
 		if (!(mask >> i & 1))
 			continue;
-		spw_entry_t e = spw__pt_lookup(&a->pt, va + (uint64_t)i * SPW_PAGE);
-		int ret = spw_cache_add(a->space, e, frame);
+		spw_entry_t e;
+		int ret = spw__pt_entry(&a->pt, va + (uint64_t)i * SPW_PAGE, &e);
 
+		ret = ret ? ret : spw_cache_add(a->space, e, frame);
 		if (ret)
 			spw__agent_die("cannot record a page that it took out", -ret);
 		__atomic_store_n(&f->owner[frame], e.idx, __ATOMIC_RELAXED);
@@ -64,13 +66,27 @@ void spw__evict_record(struct spw__agent *a, uint64_t va, uint64_t mask, unsigne
 }
 
 /*
- * Move n neighbouring pages, the present ones given by mask, all in one leaf. Pages taken, or -errno if none:
- * -EAGAIN an event waits, -ENOSPC no room in the ring, else the kernel will not move them.
+ * Which of the n frames from `first` on hold a page. Asked after the move, of the frames: what the program's range
+ * showed before it may have changed meanwhile (a page of zeros written to, a page under migration).
+ */
+static uint64_t arrived(const struct spw__agent *a, uint32_t first, unsigned n)
+{
+	uint64_t pm[64], at = (uintptr_t)spw__frame_at(&a->frames, first) / SPW_PAGE;
+
+	if (spw__sys4(SYS_pread64, a->pagemap_fd, pm, n * sizeof(pm[0]), at * 8) != (long)(n * sizeof(pm[0])))
+		spw__agent_die("cannot read its own page map", EIO);
+	return having(pm, n, PM_PRESENT) | having(pm, n, PM_SWAP);
+}
+
+/*
+ * Move n neighbouring pages of one leaf (mask: the present ones, for the other way of moving). Pages gone over, or
+ * -errno if none: -EAGAIN an event waits, -ENOSPC no room in the ring, else the kernel will not move them.
  */
 static int take(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
 {
 	struct spw__frames *f = &a->frames;
 	uint32_t first = (uint32_t)(f->head % SPW_FRAMES);
+	spw_entry_t e;
 
 	if (f->head - f->tail + n > SPW_FRAMES - SPW_FRAMES_BATCH)
 		return -ENOSPC;
@@ -78,30 +94,17 @@ static int take(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
 		f->head += SPW_FRAMES - first;
 		return take(a, va, mask, n);
 	}
-	for (unsigned i = 0; i < n; i++) {
-		spw_entry_t e;
+	if (!a->move)
+		return spw__copy_take(a, va, mask, n);
+	int ret = spw__pt_entry(&a->pt, va, &e);
 
-		if (mask >> i & 1) {
-			int ret = spw__pt_entry(&a->pt, va + (uint64_t)i * SPW_PAGE, &e);
-
-			if (ret) {
-				spw__pt_settle(&a->pt, va, i);
-				return ret;
-			}
-		}
-	}
-	if (!a->move) {
-		int ret = spw__copy_take(a, va, mask, n);
-
-		spw__pt_settle(&a->pt, va, n);
+	if (ret)
 		return ret;
-	}
 	long done = spw__uffd_move(a->uffd, spw__frame_at(f, first), (void *)(uintptr_t)va, (size_t)n * SPW_PAGE, 0);
-
 	unsigned moved = done > 0 ? (unsigned)((uint64_t)done / SPW_PAGE) : 0;
 
 	if (moved)
-		spw__evict_record(a, va, moved < 64 ? mask & ((1ull << moved) - 1) : mask, moved);
+		spw__evict_record(a, va, arrived(a, first, moved), moved);
 	spw__pt_settle(&a->pt, va, n);
 	return moved ? (int)moved : done ? (int)done : -EBUSY;
 }
@@ -110,10 +113,7 @@ static int take(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
 static int sweep_run(struct spw__agent *a, uint64_t va, const uint64_t *pm, unsigned n)
 {
 	uint8_t *age = spw__pt_age(&a->pt, va);
-	/*
-	 * Worth taking: ours alone, which neither a fork-shared page nor the zero page is. Taken: every present page
-	 * between, for the program may write to the zero page at any moment and so make it a page of its own.
-	 */
+	/* Worth taking: ours alone, which neither a fork-shared page nor the zero page is. Taken: all between, too. */
 	uint64_t mask = having(pm, n, PM_PRESENT | PM_EXCLUSIVE), present = having(pm, n, PM_PRESENT);
 	int taken = 0;
 

@@ -10,8 +10,8 @@
 /* evict_copy.c: the range on its way out by copy and discard. Guarded by the host lock. */
 struct spw__copying {
 	bool active;
-	bool seen; /* our own discard's event has been read */
 	uint64_t start, end;
+	uint64_t dropping; /* A page whose discard is ours and has not been reported yet, 0 = none */
 	struct spw__held held;
 };
 
@@ -22,6 +22,8 @@ struct spw__copying {
 int spw__copy_take(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n);
 /* For the handler: m belongs to a range on its way out; it has been dealt with or is held. Host lock held. */
 bool spw__copy_holds(struct spw__agent *a, const struct uffd_msg *m);
+/* For the handler: it must not sleep. */
+bool spw__copy_under_way(const struct spw__agent *a);
 /* Note that the pages of mask at va went into the ring at its head. Host lock held. */
 void spw__evict_record(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n);
 #endif

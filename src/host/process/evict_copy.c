@@ -16,11 +16,14 @@
 #include "host/process/agent.h"
 #include "host/process/evict.h"
 #include "host/process/uffd.h"
+#include "platform/platform.h"
 #include "platform/sys.h"
 
 #include <errno.h>
-#include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
+
+#define NO_EVENT_NS 5000000000ull /* a discard of ours that raised no event by now hit memory that is not registered */
 
 bool spw__copy_holds(struct spw__agent *a, const struct uffd_msg *m)
 {
@@ -29,22 +32,23 @@ bool spw__copy_holds(struct spw__agent *a, const struct uffd_msg *m)
 
 	if (!c->active)
 		return false;
-	if (m->event == UFFD_EVENT_REMOVE && !c->seen && m->arg.remove.start == c->start && m->arg.remove.end == c->end) {
-		c->seen = true;
+	/* Of two alike, one is ours and the other the program's: the order does not matter, the second frees the page. */
+	if (m->event == UFFD_EVENT_REMOVE && m->arg.remove.start == c->dropping &&
+	    m->arg.remove.end == c->dropping + SPW_PAGE) {
+		__atomic_store_n(&c->dropping, 0, __ATOMIC_RELEASE);
 		return true;
 	}
-	if (m->event == UFFD_EVENT_PAGEFAULT) {
-		uint64_t va = spw__msg_page(m);
-
-		if ((int)m->arg.pagefault.feat.ptid == a->reclaim_tid) {
-			spw__uffd_copy_protected(a->uffd, (void *)(uintptr_t)va, zeros, SPW_PAGE);
-			return true;
-		}
-		if (!c->held.events && (va < c->start || va >= c->end))
-			return false;
-	}
-	spw__held_add(a, &c->held, m);
+	if (m->event == UFFD_EVENT_PAGEFAULT && (int)m->arg.pagefault.feat.ptid == a->reclaim_tid)
+		spw__uffd_copy_protected(a->uffd, (void *)(uintptr_t)spw__msg_page(m), zeros, SPW_PAGE);
+	else
+		/* Everybody's, not only the range's: the kernel hands out events after faults, and ours must come. */
+		spw__held_add(a, &c->held, m);
 	return true;
+}
+
+bool spw__copy_under_way(const struct spw__agent *a)
+{
+	return __atomic_load_n(&a->copying.active, __ATOMIC_ACQUIRE);
 }
 
 /* Whether the page at va is there now. */
@@ -52,7 +56,7 @@ static bool present(const struct spw__agent *a, uint64_t va)
 {
 	uint64_t pm;
 
-	return spw__sys4(SYS_pread64, a->pagemap_fd, &pm, sizeof(pm), va / SPW_PAGE * 8) == sizeof(pm) && pm >> 63;
+	return spw__sys4(SYS_pread64, a->pagemap_fd, &pm, sizeof(pm), va / SPW_PAGE * 8) == sizeof(pm) && pm >> 62;
 }
 
 /* Events that came meanwhile: which copies no longer stand for a page, and whether the drop may have hit another's. */
@@ -61,6 +65,13 @@ static uint64_t judge(struct spw__agent *a, uint64_t mask)
 	struct spw__copying *c = &a->copying;
 	bool unmapped = false;
 
+	/* Not dropped: still the program's. */
+	for (uint64_t va = c->start; va < c->end; va += SPW_PAGE) {
+		uint64_t bit = 1ull << ((va - c->start) / SPW_PAGE);
+
+		if (mask & bit && present(a, va))
+			mask &= ~bit;
+	}
 	for (uint32_t i = 0; i < c->held.events; i++) {
 		const struct uffd_msg *m = &c->held.event[i];
 		uint64_t from = m->arg.remap.from, to = m->arg.remap.to, len = m->arg.remap.len;
@@ -85,6 +96,58 @@ static uint64_t judge(struct spw__agent *a, uint64_t mask)
 	return mask;
 }
 
+/* Copy the pages of mask into frames from `first` on. Those that could be read whole. */
+static uint64_t copy_out(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n, uint32_t first)
+{
+	uint64_t copied = 0;
+	long pid = spw__sys0(SYS_getpid);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct iovec to = {spw__frame_at(&a->frames, first + i), SPW_PAGE};
+		struct iovec from = {(void *)(uintptr_t)(va + (uint64_t)i * SPW_PAGE), SPW_PAGE};
+
+		/* Not memcpy: the program may unmap or protect the page at this moment. */
+		if (mask >> i & 1 && spw__sys6(SYS_process_vm_readv, pid, (long)&to, 1, (long)&from, 1, 0) == SPW_PAGE)
+			copied |= 1ull << i;
+	}
+	return copied;
+}
+
+/*
+ * Drop the pages of mask. One by one: a call that crosses mappings raises an event for each of them, and those could not
+ * be told from discards by the program. What could not be dropped is still there.
+ */
+static void drop(struct spw__copying *c, uint64_t mask)
+{
+	for (uint64_t va = c->start; mask; va += SPW_PAGE, mask >>= 1) {
+		if (!(mask & 1))
+			continue;
+		__atomic_store_n(&c->dropping, va, __ATOMIC_RELEASE);
+		if (spw__sys3(SYS_madvise, va, SPW_PAGE, MADV_DONTNEED) < 0)
+			__atomic_store_n(&c->dropping, 0, __ATOMIC_RELEASE);
+		/* The event has been read, or we would not be here; the handler has still to look at it. */
+		uint64_t began = spw__plat_now_ns();
+
+		for (unsigned spins = 0; __atomic_load_n(&c->dropping, __ATOMIC_ACQUIRE); spins++) {
+			spw__plat_relax(spins);
+			if (spw__plat_now_ns() - began > NO_EVENT_NS)
+				spw__agent_die("dropped a page of a mapping that is not its own", 0);
+		}
+	}
+}
+
+static int record_copies(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		spw_entry_t e;
+
+		if (mask >> i & 1 && spw__pt_entry(&a->pt, va + (uint64_t)i * SPW_PAGE, &e))
+			spw__agent_die("has no memory to record a page that it took out", ENOMEM);
+	}
+	spw__evict_record(a, va, mask, n);
+	return (int)n;
+}
+
 int spw__copy_take(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
 {
 	struct spw__copying *c = &a->copying;
@@ -97,22 +160,20 @@ int spw__copy_take(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
 		return ret;
 	c->start = va;
 	c->end = va + len;
-	c->seen = false;
-	c->active = true;
+	__atomic_store_n(&c->active, true, __ATOMIC_RELEASE);
 	spw__unlock(&a->lock);
-	for (unsigned i = 0; i < n; i++) {
-		if (mask >> i & 1)
-			memcpy(spw__frame_at(&a->frames, first + i), (char *)p + (size_t)i * SPW_PAGE, SPW_PAGE);
-	}
-	ret = (int)spw__sys3(SYS_madvise, p, len, MADV_DONTNEED);
+	__atomic_add_fetch(&a->room, 1, __ATOMIC_RELEASE);
+	spw__wake_all(&a->room);
+	mask = copy_out(a, va, mask, n, first);
+	drop(c, mask);
 	spw__lock(&a->lock);
-	mask = ret ? 0 : judge(a, mask);
-	c->active = false;
+	mask = judge(a, mask);
+	__atomic_store_n(&c->active, false, __ATOMIC_RELEASE);
 	if (mask)
-		spw__evict_record(a, va, mask, n);
+		ret = record_copies(a, va, mask, n);
 	spw__held_release(a, &c->held);
 	/* Waits on a page that is still there, or on one that is now out. */
 	spw__uffd_protect(a->uffd, p, len, 0);
 	spw__uffd_wake(a->uffd, p, len);
-	return ret ? ret : (int)n;
+	return ret ? ret : -EBUSY;
 }

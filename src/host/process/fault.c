@@ -96,7 +96,8 @@ static void wait_for_room(struct spw__agent *a)
 	if (!over_cap(a))
 		return;
 	spw__unlock(&a->lock);
-	for (unsigned i = 0; i < WAIT_ROUNDS && over_cap(a); i++) {
+	/* An eviction by copy needs this thread to read on. */
+	for (unsigned i = 0; i < WAIT_ROUNDS && over_cap(a) && !spw__copy_under_way(a); i++) {
 		uint32_t seen = __atomic_load_n(&a->room, __ATOMIC_ACQUIRE);
 
 		__atomic_add_fetch(&a->kick, 1, __ATOMIC_RELEASE);
@@ -134,6 +135,9 @@ static void serve_zero(struct spw__agent *a, uint64_t va)
 	}
 	long done = spw__uffd_zero(a->uffd, (void *)(uintptr_t)va, end - va);
 
+	/* The run may reach into another mapping; the page that was asked for does not. */
+	if (done < 0 && end - va > SPW_PAGE)
+		done = spw__uffd_zero(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
 	if (done < 0)
 		retry(a, va);
 }

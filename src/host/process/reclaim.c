@@ -324,6 +324,8 @@ int spw__reclaim_thread(void *agent)
 				published_at = now;
 			}
 			if (now - heat_at > 1000 * MS) {
+				if (a->file)
+					spw_clean(a->space, a->reclaim_work);
 				__atomic_store_n(&a->rec->heat, __atomic_exchange_n(&a->faults_window, 0, __ATOMIC_RELAXED),
 						 __ATOMIC_RELAXED);
 				heat_at = now;
