@@ -30,6 +30,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -394,6 +395,8 @@ static void freeze(struct spw__agent *a)
 	struct spw__fork *f = &a->fork;
 
 	spw__evict_undo(a);
+	/* What is left there (pages of ranges unmapped since) would be shared with the child, and then stuck. */
+	spw__frames_empty(a);
 	if (f->listen_fd < 0) {
 		bring_all(a, a->uffd, true);
 		return;
@@ -486,6 +489,36 @@ static void replay(struct spw__agent *a, const struct uffd_msg *m)
 	spw__event(a, m);
 }
 
+/*
+ * Ranges that the program keeps from its children. The kernel does not tell; the program's madvise(2) calls go past here
+ * (by libc's name: a bare system call is not seen). Such programs are few, so only they pay for the child's look.
+ */
+static uint32_t keeps_from_children; /* A */
+
+__attribute__((visibility("default"))) int madvise(void *p, size_t len, int advice)
+{
+	if (advice == MADV_WIPEONFORK || advice == MADV_DONTFORK)
+		__atomic_store_n(&keeps_from_children, 1, __ATOMIC_RELEASE);
+	long ret = spw__sys3(SYS_madvise, p, len, advice);
+
+	if (ret < 0)
+		errno = (int)-ret;
+	return ret < 0 ? -1 : 0;
+}
+
+static void lose(void *agent, uint64_t start, uint64_t end)
+{
+	struct spw__agent *a = agent;
+	const struct spw__region *g;
+
+	for (uint64_t va = start; va < end && (g = spw__regions_at(&a->regions, va)) != NULL && g->start < end;) {
+		uint64_t from = g->start > va ? g->start : va, to = g->end < end ? g->end : end;
+
+		spw__pt_free_range(&a->pt, from, to);
+		va = to;
+	}
+}
+
 static void take_over(struct spw__agent *a)
 {
 	static struct handover h;
@@ -497,6 +530,8 @@ static void take_over(struct spw__agent *a)
 		spw__pt_free_range(&a->pt, h.page[i], h.page[i] + SPW_PAGE);
 	for (uint32_t i = 0; i < h.events; i++)
 		replay(a, &h.event[i]);
+	if (__atomic_load_n(&keeps_from_children, __ATOMIC_ACQUIRE) && spw__regions_lost(&a->regions, lose, a))
+		spw__agent_die("cannot read its map after a fork", EIO);
 }
 
 /* The child's reclaimer, to begin with. */

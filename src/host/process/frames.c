@@ -89,6 +89,22 @@ static void discard(struct spw__agent *a, uint32_t frame, unsigned n)
 	spw__plat_discard(f->trash, (size_t)n * SPW_PAGE);
 }
 
+void spw__frames_empty(struct spw__agent *a)
+{
+	struct spw__frames *f = &a->frames;
+
+	while (f->tail < f->head) {
+		uint32_t frame = (uint32_t)(f->tail % SPW_FRAMES);
+		uint64_t n = f->head - f->tail;
+
+		n = n < SPW_FRAMES_BATCH ? n : SPW_FRAMES_BATCH;
+		n = n < SPW_FRAMES - frame ? n : SPW_FRAMES - frame;
+		discard(a, frame, (unsigned)n);
+		memset(&f->owner[frame], 0xff, n * sizeof(*f->owner));
+		f->tail += n;
+	}
+}
+
 int spw__frames_store(struct spw__agent *a)
 {
 	struct spw__frames *f = &a->frames;

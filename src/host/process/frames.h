@@ -25,6 +25,8 @@ struct spw__frames {
 
 int spw__frames_init(struct spw__agent *a);
 
+/* Give back the memory of all frames; none holds an entry's page any more. Host lock held, the reclaimer only. */
+void spw__frames_empty(struct spw__agent *a);
 /* In a forked child: a trash range of our own. */
 int spw__frames_reopen(struct spw__agent *a);
 

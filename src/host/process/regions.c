@@ -160,35 +160,89 @@ static bool manageable(const char *line, uint64_t *start, uint64_t *end)
 	return (heap || *end - *start >= SPW_REGION_MIN) && !spw__plat_owns((void *)(uintptr_t)*start);
 }
 
-int spw__regions_scan(struct spw__regions *r, int (*take)(void *ctx, uint64_t start, uint64_t end), void *ctx)
+/* Read fd from its start and call line(ctx, text) for each line, without its newline. 0 or -errno, of line() too. */
+static int each_line(struct spw__regions *r, int fd, int (*line)(void *ctx, const char *text), void *ctx)
 {
 	size_t have = 0;
 	uint64_t off = 0;
-	int found = 0;
 
 	for (;;) {
-		long n = spw__sys4(SYS_pread64, r->maps_fd, r->text + have, TEXT_BYTES - 1 - have, off);
+		long n = spw__sys4(SYS_pread64, fd, r->text + have, TEXT_BYTES - 1 - have, off);
 
 		if (n <= 0)
-			return n < 0 ? (int)n : found;
+			return (int)n;
 		off += (uint64_t)n;
 		have += (size_t)n;
 		r->text[have] = 0;
-		char *line = r->text;
+		char *at = r->text;
 
-		for (char *nl; (nl = strchr(line, '\n')) != NULL; line = nl + 1) {
-			uint64_t start, end;
-
+		for (char *nl; (nl = strchr(at, '\n')) != NULL; at = nl + 1) {
 			*nl = 0;
-			if (manageable(line, &start, &end) && !spw__regions_cover(r, start, end)) {
-				int ret = take(ctx, start, end);
+			int ret = line(ctx, at);
 
-				if (ret < 0)
-					return ret;
-				found++;
-			}
+			if (ret < 0)
+				return ret;
 		}
-		have -= (size_t)(line - r->text);
-		memmove(r->text, line, have);
+		have -= (size_t)(at - r->text);
+		memmove(r->text, at, have);
 	}
+}
+
+struct scan {
+	struct spw__regions *r;
+	int (*take)(void *ctx, uint64_t start, uint64_t end);
+	void *ctx;
+};
+
+static int scan_line(void *ctx, const char *text)
+{
+	struct scan *s = ctx;
+	uint64_t start, end;
+
+	if (!manageable(text, &start, &end) || spw__regions_cover(s->r, start, end))
+		return 0;
+	return s->take(s->ctx, start, end);
+}
+
+int spw__regions_scan(struct spw__regions *r, int (*take)(void *ctx, uint64_t start, uint64_t end), void *ctx)
+{
+	struct scan s = {.r = r, .take = take, .ctx = ctx};
+
+	return each_line(r, r->maps_fd, scan_line, &s);
+}
+
+struct lost {
+	void (*lose)(void *ctx, uint64_t start, uint64_t end);
+	void *ctx;
+	uint64_t start, end; /* of the mapping whose lines are being read */
+};
+
+static int lost_line(void *ctx, const char *text)
+{
+	struct lost *l = ctx;
+
+	if ((*text >= '0' && *text <= '9') || (*text >= 'a' && *text <= 'f')) {
+		uint64_t before = l->end;
+		const char *p = parse_hex(text, &l->start);
+
+		parse_hex(p + 1, &l->end);
+		l->lose(l->ctx, before, l->start);
+	} else if (memcmp(text, "VmFlags:", 8) == 0 && (strstr(text, " wf") || !strstr(text, " um"))) {
+		l->lose(l->ctx, l->start, l->end);
+	}
+	return 0;
+}
+
+int spw__regions_lost(struct spw__regions *r, void (*lose)(void *ctx, uint64_t start, uint64_t end), void *ctx)
+{
+	struct lost l = {.lose = lose, .ctx = ctx};
+	int fd = (int)spw__sys4(SYS_openat, AT_FDCWD, "/proc/self/smaps", O_RDONLY | O_CLOEXEC, 0);
+
+	if (fd < 0)
+		return fd;
+	int ret = each_line(r, fd, lost_line, &l);
+
+	spw__sys1(SYS_close, fd);
+	lose(ctx, l.end, UINT64_MAX);
+	return ret;
 }

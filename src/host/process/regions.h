@@ -31,7 +31,12 @@ bool spw__regions_cover(const struct spw__regions *r, uint64_t start, uint64_t e
 
 /*
  * Read the process's map and call take(ctx, start, end) for every manageable range that is not covered. Returns how
- * many there were, or -errno.
+ * many 0 or -errno.
  */
 int spw__regions_scan(struct spw__regions *r, int (*take)(void *ctx, uint64_t start, uint64_t end), void *ctx);
+/*
+ * In a forked child: call lose(ctx, start, end) for every range of addresses that did not come over with its pages: not
+ * mapped (MADV_DONTFORK), wiped (MADV_WIPEONFORK), or not registered. 0 or -errno. Walks the whole page table: slow.
+ */
+int spw__regions_lost(struct spw__regions *r, void (*lose)(void *ctx, uint64_t start, uint64_t end), void *ctx);
 #endif
