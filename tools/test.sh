@@ -22,7 +22,7 @@ run() { # DIR WRAPPER... -- OPTION...
 	done
 	shift
 	rm -f "$dir/meson-logs/testlog.junit.xml"
-	if ! tools/configure.sh "$dir" -Dwerror="$werror" "$@" || ! ninja -C "$dir"; then
+	if ! tools/configure.sh "$dir" -Dwerror="$werror" -Dtests=enabled "$@" || ! ninja -C "$dir"; then
 		echo "test: $dir does not build" >&2
 		failed_builds=$((failed_builds + 1))
 		return

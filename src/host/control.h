@@ -16,73 +16,73 @@
  */
 #include <stdint.h>
 
-#define SPW_CTL_MAGIC 0x3159574c4c495053ull /* "SPILLWY1" */
-#define SPW_CTL_PROCS 256u
-#define SPW_CTL_ENV "SPILLWAY_CONTROL"
+#define SPW_CTL_MAGIC   0x3159574c4c495053ull /* "SPILLWY1" */
+#define SPW_CTL_PROCS   256u
+#define SPW_CTL_ENV     "SPILLWAY_CONTROL"
 #define SPW_LAT_BUCKETS 512u /* see spw__lat_bucket() in latency.h: 8 steps an octave of nanoseconds */
 
 enum spw_evict { SPW_EVICT_AUTO = 0, SPW_EVICT_MOVE, SPW_EVICT_WP };
 enum spw_on_full { SPW_FULL_GROW = 0, SPW_FULL_KILL };
 
 struct spw_ctl_proc {
-	int32_t pid;              /* A 0 = free; claimed by compare-and-swap */
-	uint32_t flags;           /* A SPW_PROC_* */
-	uint64_t start_time;      /* A field 22 of /proc/PID/stat: tells a reused pid */
-	uint64_t resident_bytes;  /* A resident, everything in (pool, frames, metadata, file pages); by the agent */
-	uint64_t shared_bytes;    /* A of it, counted by another process too after a fork: resident - shared adds up */
-	uint64_t pool_bytes;      /* A memory of the pool's blocks */
-	uint64_t pool_stored;     /* A bytes of live objects in it */
-	uint64_t pool_pages;      /* A objects in it */
-	uint64_t same_pages;      /* A entries of kind SAME */
-	uint64_t file_pages;      /* A objects on the file tier */
-	uint64_t file_stored;     /* A bytes of them */
-	uint64_t metadata_bytes;  /* A */
-	uint64_t swapped_pages;   /* A entries that are out (SAME + POOL + SLOT + FRAME) */
-	uint64_t heat;            /* A faults of the last second that brought a page back; lowest gives first */
-	uint64_t target_bytes;    /* A written by the supervisor: what this process should shrink to */
+	int32_t pid;             /* A 0 = free; claimed by compare-and-swap */
+	uint32_t flags;          /* A SPW_PROC_* */
+	uint64_t start_time;     /* A field 22 of /proc/PID/stat: tells a reused pid */
+	uint64_t resident_bytes; /* A resident, everything in (pool, frames, metadata, file pages); by the agent */
+	uint64_t shared_bytes;   /* A of it, counted by another process too after a fork: resident - shared adds up */
+	uint64_t pool_bytes;     /* A memory of the pool's blocks */
+	uint64_t pool_stored;    /* A bytes of live objects in it */
+	uint64_t pool_pages;     /* A objects in it */
+	uint64_t same_pages;     /* A entries of kind SAME */
+	uint64_t file_pages;     /* A objects on the file tier */
+	uint64_t file_stored;    /* A bytes of them */
+	uint64_t metadata_bytes; /* A */
+	uint64_t swapped_pages;  /* A entries that are out (SAME + POOL + SLOT + FRAME) */
+	uint64_t heat;           /* A faults of the last second that brought a page back; lowest gives first */
+	uint64_t target_bytes;   /* A written by the supervisor: what this process should shrink to */
 	char comm[16];
 };
-#define SPW_PROC_READY 1u   /* the agent runs */
-#define SPW_PROC_ARMED 2u   /* it has registered memory */
+#define SPW_PROC_READY   1u /* the agent runs */
+#define SPW_PROC_ARMED   2u /* it has registered memory */
 #define SPW_PROC_REFUSED 4u /* it cannot cap this process (reason in the message ring) */
 
 struct spw_ctl_total {
-	uint64_t swap_out_pages, swap_in_pages;    /* A stored / restored, over all processes ever */
-	uint64_t same_filled_pages;                /* A stores that were same-filled */
-	uint64_t writeback_pages;                  /* A */
+	uint64_t swap_out_pages, swap_in_pages;        /* A stored / restored, over all processes ever */
+	uint64_t same_filled_pages;                    /* A stores that were same-filled */
+	uint64_t writeback_pages;                      /* A */
 	uint64_t file_reads, file_writes, file_errors; /* A */
 	uint64_t pool_reads, pool_writes, pool_errors; /* A */
-	uint64_t fault_count, fault_max_ns;        /* A */
-	uint64_t fault_hist[SPW_LAT_BUCKETS];      /* A service time: message read to page in place */
-	uint64_t full_events;                      /* A times every tier was full */
-	uint64_t processes;                        /* A agents ever started */
+	uint64_t fault_count, fault_max_ns;            /* A */
+	uint64_t fault_hist[SPW_LAT_BUCKETS];          /* A service time: message read to page in place */
+	uint64_t full_events;                          /* A times every tier was full */
+	uint64_t processes;                            /* A agents ever started */
 };
 
 struct spw_ctl {
 	/* Written once by the supervisor before the program starts. */
 	uint64_t magic;
-	uint32_t version;         /* sizeof(struct spw_ctl): an agent of another build refuses */
+	uint32_t version; /* sizeof(struct spw_ctl): an agent of another build refuses */
 	int32_t supervisor_pid;
 	uint64_t ram_limit_bytes;
-	uint64_t zswap_bytes;     /* limit of all pools together; 0 = no zswap tier */
-	uint64_t file_max_bytes;  /* 0 = no file tier */
-	int32_t swap_fd;          /* in the supervisor */
-	uint32_t evict;           /* enum spw_evict */
-	uint32_t on_full;         /* enum spw_on_full */
-	uint32_t best_effort;     /* 1: an agent that cannot cap stays silent */
+	uint64_t zswap_bytes;    /* limit of all pools together; 0 = no zswap tier */
+	uint64_t file_max_bytes; /* 0 = no file tier */
+	int32_t swap_fd;         /* in the supervisor */
+	uint32_t evict;          /* enum spw_evict */
+	uint32_t on_full;        /* enum spw_on_full */
+	uint32_t best_effort;    /* 1: an agent that cannot cap stays silent */
 	uint32_t quiet;
-	uint8_t coding;           /* enum spw_coding of the codec */
+	uint8_t coding; /* enum spw_coding of the codec */
 	int8_t level;
-	uint8_t zswap_first;      /* 1 unless the first --swap is file */
+	uint8_t zswap_first; /* 1 unless the first --swap is file */
 	uint8_t pad;
 	uint64_t file_shared_off; /* of struct spw_file_shared in this region, page aligned */
 	uint64_t region_bytes;
 	/* Live. */
-	uint32_t closing;         /* A 1: the supervisor left in order; its death is no reason to die */
-	uint32_t kill_tree;       /* A 1: --on-full kill fired; agents report and the supervisor ends the tree */
-	uint64_t tree_bytes;      /* A resident of the tree, by the supervisor: uncapped processes in */
-	uint64_t other_bytes;     /* A of it, in processes without an agent (and the supervisor) */
-	uint64_t warned_full;     /* A 1 once somebody has printed the one line about being over the cap */
+	uint32_t closing;     /* A 1: the supervisor left in order; its death is no reason to die */
+	uint32_t kill_tree;   /* A 1: --on-full kill fired; agents report and the supervisor ends the tree */
+	uint64_t tree_bytes;  /* A resident of the tree, by the supervisor: uncapped processes in */
+	uint64_t other_bytes; /* A of it, in processes without an agent (and the supervisor) */
+	uint64_t warned_full; /* A 1 once somebody has printed the one line about being over the cap */
 	struct spw_ctl_total total;
 	struct spw_ctl_proc proc[SPW_CTL_PROCS];
 };

@@ -25,11 +25,11 @@ static inline long spw__sys6(long nr, long a, long b, long c, long d, long e, lo
 	return ret;
 }
 
-#define spw__sys0(nr) spw__sys6(nr, 0, 0, 0, 0, 0, 0)
-#define spw__sys1(nr, a) spw__sys6(nr, (long)(a), 0, 0, 0, 0, 0)
-#define spw__sys2(nr, a, b) spw__sys6(nr, (long)(a), (long)(b), 0, 0, 0, 0)
-#define spw__sys3(nr, a, b, c) spw__sys6(nr, (long)(a), (long)(b), (long)(c), 0, 0, 0)
-#define spw__sys4(nr, a, b, c, d) spw__sys6(nr, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+#define spw__sys0(nr)                spw__sys6(nr, 0, 0, 0, 0, 0, 0)
+#define spw__sys1(nr, a)             spw__sys6(nr, (long)(a), 0, 0, 0, 0, 0)
+#define spw__sys2(nr, a, b)          spw__sys6(nr, (long)(a), (long)(b), 0, 0, 0, 0)
+#define spw__sys3(nr, a, b, c)       spw__sys6(nr, (long)(a), (long)(b), (long)(c), 0, 0, 0)
+#define spw__sys4(nr, a, b, c, d)    spw__sys6(nr, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
 #define spw__sys5(nr, a, b, c, d, e) spw__sys6(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
 
 #endif

@@ -12,11 +12,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SPW_PAGE 4096u             /* bytes of a page */
-#define SPW_CLUSTER 512u           /* entries of a cluster: one page of descriptors */
-#define SPW_MAX_TIERS 16u          /* tier numbers fit in 4 bits */
-#define SPW_UNIT 16u               /* granule of a location, bytes */
-#define SPW_ENTRY_NONE UINT32_MAX  /* the index no entry has */
+#define SPW_PAGE       4096u      /* bytes of a page */
+#define SPW_CLUSTER    512u       /* entries of a cluster: one page of descriptors */
+#define SPW_MAX_TIERS  16u        /* tier numbers fit in 4 bits */
+#define SPW_UNIT       16u        /* granule of a location, bytes */
+#define SPW_ENTRY_NONE UINT32_MAX /* the index no entry has */
 
 typedef struct spw_entry {
 	uint32_t idx; /* index of the descriptor; idx / SPW_CLUSTER is the cluster */

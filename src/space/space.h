@@ -21,8 +21,8 @@ struct spw_space_config {
 };
 
 struct spw_space_stats {
-	uint64_t entries;        /* descriptors not FREE */
-	uint64_t same;           /* of them in each kind */
+	uint64_t entries; /* descriptors not FREE */
+	uint64_t same;    /* of them in each kind */
 	uint64_t pool, slot, frame;
 	uint64_t clusters;       /* present */
 	uint64_t stores, loads;  /* since the start: pages stored (FRAME -> tier or new), pages restored */

@@ -98,7 +98,7 @@ struct spw_tier_ops {
 struct spw_tier {
 	const struct spw_tier_ops *ops;
 	const char *name;
-	uint8_t number; /* < SPW_MAX_TIERS, unique in the space; goes into slots */
+	uint8_t number;  /* < SPW_MAX_TIERS, unique in the space; goes into slots */
 	int8_t priority; /* higher is used first */
 };
 

@@ -37,7 +37,7 @@ struct zswap {
 	uint8_t class_by_units[LARGEST / SPW_UNIT + 1]; /* of an object of so many units */
 	unsigned classes;
 	struct spw__blocks blocks;
-	struct spw__class class[MAX_CLASSES];
+	struct spw__class size_class[MAX_CLASSES];
 	uint64_t maps __attribute__((aligned(128))); /* atomic, on a line of its own */
 };
 
@@ -50,7 +50,7 @@ static int zswap_put(struct spw_tier *t, spw_entry_t e, const struct spw_obj *o,
 {
 	struct zswap *z = zswap_of(t);
 	unsigned units = (SPW_OBJECT_HEADER + o->len + SPW_UNIT - 1) / SPW_UNIT;
-	struct spw__class *c = &z->class[z->class_by_units[units]];
+	struct spw__class *c = &z->size_class[z->class_by_units[units]];
 	uint64_t offset;
 	spw_slot_t form = spw__slot(0, 0, o->coding, o->len);
 	int err = spw__class_alloc(c, &z->blocks, e.idx, (uint16_t)form.v, o->len, &offset);
@@ -76,7 +76,7 @@ static void zswap_free(struct spw_tier *t, spw_slot_t s)
 	uint64_t offset = spw__slot_offset(s);
 	unsigned cls = spw__class_of(&z->blocks, (uint32_t)(offset / SPW_BLOCK));
 
-	spw__class_free(&z->class[cls], &z -> blocks, offset, spw__slot_len(s));
+	spw__class_free(&z->size_class[cls], &z->blocks, offset, spw__slot_len(s));
 }
 
 static unsigned zswap_victims(struct spw_tier *t, spw_entry_t *e, spw_slot_t *s, unsigned max)
@@ -92,7 +92,7 @@ static unsigned zswap_victims(struct spw_tier *t, spw_entry_t *e, spw_slot_t *s,
 		cls = spw__class_of(&z->blocks, b);
 		if (cls == SPW_CLASS_NONE)
 			continue;
-		n = spw__class_objects(&z->class[cls], &z -> blocks, b, t -> number, e, s, max);
+		n = spw__class_objects(&z->size_class[cls], &z->blocks, b, t->number, e, s, max);
 		if (n)
 			return n;
 	}
@@ -107,12 +107,12 @@ static unsigned zswap_sparse(struct spw_tier *t, spw_entry_t *e, spw_slot_t *s, 
 	uint32_t b;
 
 	for (unsigned i = 0; i < z->classes; i++) {
-		uint64_t holes = spw__class_holes(&z->class[i]);
+		uint64_t holes = spw__class_holes(&z->size_class[i]);
 
-		used += __atomic_load_n(&z->class[i].live, __ATOMIC_RELAXED) * z->class[i].size;
-		if (holes >= z->class[i].per_block && holes * z->class[i].size > worst) {
-			worst = holes * z->class[i].size;
-			c = &z->class[i];
+		used += __atomic_load_n(&z->size_class[i].live, __ATOMIC_RELAXED) * z->size_class[i].size;
+		if (holes >= z->size_class[i].per_block && holes * z->size_class[i].size > worst) {
+			worst = holes * z->size_class[i].size;
+			c = &z->size_class[i];
 		}
 	}
 	if (!c || resident <= used + WASTE_MIN || resident - used <= resident / WASTE_SHARE)
@@ -131,9 +131,9 @@ static void zswap_stats(struct spw_tier *t, struct spw_tier_stats *out)
 		.reads = __atomic_load_n(&z->maps, __ATOMIC_RELAXED),
 	};
 	for (unsigned i = 0; i < z->classes; i++) {
-		out->pages += __atomic_load_n(&z->class[i].live, __ATOMIC_RELAXED);
-		out->stored_bytes += __atomic_load_n(&z->class[i].stored_bytes, __ATOMIC_RELAXED);
-		out->writes += __atomic_load_n(&z->class[i].puts, __ATOMIC_RELAXED);
+		out->pages += __atomic_load_n(&z->size_class[i].live, __ATOMIC_RELAXED);
+		out->stored_bytes += __atomic_load_n(&z->size_class[i].stored_bytes, __ATOMIC_RELAXED);
+		out->writes += __atomic_load_n(&z->size_class[i].puts, __ATOMIC_RELAXED);
 	}
 	out->metadata_bytes = (sizeof(*z) + SPW_PAGE - 1) / SPW_PAGE * SPW_PAGE +
 			      spw__blocks_metadata_bytes(&z->blocks) + out->pages * SPW_OBJECT_HEADER;
@@ -167,7 +167,7 @@ static void make_classes(struct zswap *z)
 		size = SPW_BLOCK / per_block / SPW_UNIT * SPW_UNIT;
 		for (; units * SPW_UNIT > size; units--)
 			z->class_by_units[units] = (uint8_t)(z->classes - 1);
-		spw__class_init(&z->class[z->classes], z -> classes, size);
+		spw__class_init(&z->size_class[z->classes], z->classes, size);
 		z->classes++;
 		per_block += per_block < 48 ? 1 : per_block < 128 ? per_block / 24 : per_block / 8;
 	} while (size > SMALLEST);

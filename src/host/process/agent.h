@@ -69,7 +69,8 @@ struct spw__agent {
 	bool family;           /* a fork shared pages: resident counts some twice */
 	uint64_t shared_next;  /* when to measure them again, ns */
 	uint64_t shared;       /* bytes of resident that others count too, when last measured */
-	uint64_t busy;         /* a page that the kernel would not move, 0 = none */
+	uint64_t busy, busy_bytes; /* pages of ours alone that the kernel would not move, 0 = none */
+	uint64_t stuck;        /* where that has been tried to mend last */
 	char *window;          /* SPW_WINDOW_MAX pages: what the handler restores into */
 	int swap_fd;           /* the file tier's, -1 = none */
 	struct spw_file_io file_io;

@@ -134,10 +134,15 @@ static int sweep_run(struct spw__agent *a, uint64_t va, const uint64_t *pm, unsi
 
 		if (ret == -EAGAIN || ret == -ENOSPC || ret == -ENOMEM)
 			return taken ? taken : ret;
+		if (ret == -EBUSY && va != a->stuck && !a->busy) {
+			uint64_t rest = ~mask;
+
+			a->busy = va;
+			a->busy_bytes = (uint64_t)(rest ? __builtin_ctzll(rest) : 64) * SPW_PAGE;
+			return taken;
+		}
 		if (ret < 0) {
 			*age = AGE_STUCK;
-			if (ret == -EBUSY)
-				a->busy = va;
 			ret = 1; /* this page stays: go on behind it */
 		} else {
 			taken += __builtin_popcountll(mask & (ret < 64 ? (1ull << ret) - 1 : ~0ull));
@@ -183,6 +188,8 @@ static int sweep_leaf(struct spw__agent *a, unsigned wanted, bool *wrapped)
 			return taken ? taken : ret;
 		}
 		taken += ret;
+		if (a->busy)
+			break; /* the hand comes back here */
 		at = stop;
 		/* A copy lets the lock go: what the page map said of the rest may be over. */
 		if (taken >= (int)wanted || (ret && !a->move)) {
@@ -195,15 +202,15 @@ static int sweep_leaf(struct spw__agent *a, unsigned wanted, bool *wrapped)
 
 /*
  * The kernel keeps a page that a fork shared marked as such until it is next written, even when the other side is long
- * gone, and does not move it. Ask for a write fault that writes nothing. (A page pinned for I/O stays as it is.)
+ * gone, and does not move it. Ask for write faults that write nothing, then try again once. (A page pinned for I/O
+ * stays as it is.)
  * The lock is not held: if the page went meanwhile, the handler serves the fault.
  */
 static void unshare(struct spw__agent *a)
 {
-	uint64_t run = a->busy / SPW_RUN_BYTES * SPW_RUN_BYTES;
-
-	if (spw__sys3(SYS_madvise, a->busy, SPW_PAGE, MADV_POPULATE_WRITE) == 0)
-		*spw__pt_age(&a->pt, run) = 0;
+	spw__sys3(SYS_madvise, a->busy, a->busy_bytes, MADV_POPULATE_WRITE);
+	a->hand = a->busy / SPW_RUN_BYTES * SPW_RUN_BYTES;
+	a->stuck = a->busy;
 	a->busy = 0;
 }
 

@@ -22,7 +22,6 @@
 
 #define ZERO_RUN (2u << 20)     /* bytes of untouched memory mapped for one fault at most */
 #define ZERO_RUN_MIN (64u << 10)
-#define SLACK_SHIFT 6           /* growth waits above target + target / 64 */
 #define POLL_MS 1000            /* a fork that failed sends no event; it is noticed this late at most */
 #define WAIT_ROUNDS 64          /* of at most 1 ms: then the program goes on, over the cap */
 
@@ -83,10 +82,7 @@ static void stream_advance(struct spw__agent *a, uint64_t va, unsigned pages)
 
 static bool over_cap(struct spw__agent *a)
 {
-	uint64_t target = spw__agent_target(a);
-	int64_t limit = (int64_t)(target + (target >> SLACK_SHIFT));
-
-	return __atomic_load_n(&a->resident, __ATOMIC_RELAXED) > limit &&
+	return __atomic_load_n(&a->resident, __ATOMIC_RELAXED) > (int64_t)spw__agent_target(a) &&
 	       !__atomic_load_n(&a->full, __ATOMIC_RELAXED);
 }
 
@@ -140,6 +136,8 @@ static void serve_zero(struct spw__agent *a, uint64_t va)
 		done = spw__uffd_zero(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
 	if (done < 0)
 		retry(a, va);
+	else
+		placed(a, (unsigned)((uint64_t)done / SPW_PAGE)); /* none yet; but the next measurement may be late */
 }
 
 /* The page is in a frame: the program has it back, and its run counts as in use. */

@@ -31,7 +31,7 @@
 
 static uint64_t margin(uint64_t target)
 {
-	uint64_t part = target / 128;
+	uint64_t part = target / 64;
 
 	return part > MARGIN_MIN ? part : MARGIN_MIN;
 }
