@@ -17,17 +17,28 @@ if ! command -v dpkg-query >/dev/null; then
 	exit 0
 fi
 
-missing=()
-for p in $packages; do
-	dpkg-query -W -f '${Status}\n' "$p" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$p")
-done
-[ ${#missing[@]} -eq 0 ] && exit 0
+# Have these, or say which are missing.
+have() {
+	local missing=() p
+	for p in "$@"; do
+		dpkg-query -W -f '${Status}\n' "$p" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$p")
+	done
+	[ ${#missing[@]} -eq 0 ] && return
 
-if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-	echo "setup: missing packages: ${missing[*]}" >&2
-	echo "setup: install them with: sudo apt-get install ${missing[*]}" >&2
-	exit 1
+	if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+		echo "setup: missing packages: ${missing[*]}" >&2
+		echo "setup: install them with: sudo apt-get install ${missing[*]}" >&2
+		exit 1
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -q
+	apt-get install -q -y --no-install-recommends "${missing[@]}"
+}
+
+# shellcheck disable=SC2086 # a list of words
+have $packages
+
+# Fuzzing needs a runtime that clang only recommends and whose package is named after clang's version (Debian 12).
+if [ "$1" = test ] && [ ! -e "$(clang -print-file-name=libclang_rt.fuzzer-x86_64.a)" ]; then
+	have "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
 fi
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -q
-apt-get install -q -y --no-install-recommends "${missing[@]}"

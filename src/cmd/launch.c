@@ -18,8 +18,6 @@
 #include "cmd/say.h"
 #include "host/control.h"
 
-extern char **environ;
-
 /* The environment with the agent in LD_PRELOAD, in front of what is there. Exits with the process. */
 static int prepare_environment(const struct spw_launch *l)
 {

@@ -87,8 +87,18 @@ bool spw__agent_supervisor_dead(const struct spw__agent *a)
 /* Memory that the program may pin, lock or share is not refused here: the kernel refuses to move its pages. */
 int spw__agent_register(struct spw__agent *a, uint64_t start, uint64_t end)
 {
-	return spw__uffd_register(a->uffd, (void *)(uintptr_t)start, end - start,
-				  UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
+	void *p = (void *)(uintptr_t)start;
+	int ret = spw__uffd_register(a->uffd, p, end - start, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
+
+	if (ret)
+		return ret;
+	/*
+	 * The map may have changed since it was read, and registering skips holes. Moving pages out of memory that is not
+	 * registered would lose them. With its first page there, placing zeros in the whole range fails with EEXIST if, and
+	 * only if, one registered mapping covers it all. (The first page may be out: a mapping that grew is new to us.)
+	 */
+	spw__fault_serve(a, start, false);
+	return spw__uffd_zero(a->uffd, p, end - start) == -EEXIST ? 0 : -EAGAIN;
 }
 
 static int open_uffd(struct spw__agent *a)

@@ -88,6 +88,7 @@ struct spw__agent {
 	struct spw__copying copying;
 	uint64_t hand;         /* where the sweep goes on */
 	bool armed;
+	bool rescan;           /* the map has changed in a way that its size may not show */
 	struct spw__fork fork;
 	uint64_t fork_pid, fork_nonce; /* address of the socket that our children find us by */
 
@@ -128,6 +129,8 @@ int spw__reclaim_thread(void *agent);
 int spw__fault_thread(void *agent);
 /* fault.c: make what the thread needs. */
 int spw__fault_init(struct spw__agent *a);
+/* fault.c: see to it that the page at va is there. may_wait: not before there is room. Host lock held. */
+void spw__fault_serve(struct spw__agent *a, uint64_t va, bool may_wait);
 /* fault.c: read and handle all that is queued. Host lock held. */
 void spw__fault_drain(struct spw__agent *a);
 /* event.c: one event (not a page fault). Host lock held. */

@@ -114,6 +114,7 @@ void spw__event(struct spw__agent *a, const void *uffd_msg)
 	case UFFD_EVENT_UNMAP:
 		spw__pt_free_range(&a->pt, m->arg.remove.start, m->arg.remove.end);
 		spw__regions_cut(&a->regions, m->arg.remove.start, m->arg.remove.end);
+		a->rescan = true; /* something may be mapped there already */
 		break;
 	case UFFD_EVENT_REMAP: {
 		uint64_t from = m->arg.remap.from, to = m->arg.remap.to, len = m->arg.remap.len;

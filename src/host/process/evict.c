@@ -86,7 +86,6 @@ static int take(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
 {
 	struct spw__frames *f = &a->frames;
 	uint32_t first = (uint32_t)(f->head % SPW_FRAMES);
-	spw_entry_t e;
 
 	if (f->head - f->tail + n > SPW_FRAMES - SPW_FRAMES_BATCH)
 		return -ENOSPC;
@@ -96,7 +95,7 @@ static int take(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
 	}
 	if (!a->move)
 		return spw__copy_take(a, va, mask, n);
-	int ret = spw__pt_entry(&a->pt, va, &e);
+	int ret = spw__pt_reserve(&a->pt, va);
 
 	if (ret)
 		return ret;
@@ -243,17 +242,16 @@ unsigned spw__evict(struct spw__agent *a, unsigned pages)
 /* Put one page back; it is in `frame`. */
 static void undo_one(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t frame)
 {
-	long done;
+	int ret;
 
-	while ((done = spw__frame_return(a, va, frame)) == -EAGAIN) {
+	while ((ret = spw__frame_return(a, va, e, frame)) == -EAGAIN) {
 		spw__fault_drain(a);
 		spw__sys0(SYS_sched_yield);
 		if (spw__pt_lookup(&a->pt, va).idx != e.idx || spw_kind(a->space, e) != SPW_FRAME)
 			return;
 	}
-	if (done <= 0)
-		spw__agent_die("cannot put a page back before a fork", (int)-done);
-	spw_cache_del(a->space, e, frame, false);
+	if (ret)
+		spw__agent_die("cannot put a page back before a fork", -ret);
 	spw__pt_came_in(&a->pt, va, 1);
 }
 

@@ -143,22 +143,21 @@ static void serve_zero(struct spw__agent *a, uint64_t va)
 /* The page is in a frame: the program has it back, and its run counts as in use. */
 static unsigned serve_frame(struct spw__agent *a, uint64_t va, spw_entry_t e)
 {
-	uint64_t end = (va / SPW_RUN_BYTES + 1) * SPW_RUN_BYTES;
+	uint64_t asked = va, end = (va / SPW_RUN_BYTES + 1) * SPW_RUN_BYTES;
 	unsigned n = 0;
 	uint32_t frame;
 
 	for (; va < end; va += SPW_PAGE, e.idx++, n++) {
 		if (spw__pt_lookup(&a->pt, va).idx != e.idx || spw_cache_get(a->space, e, &frame))
 			break;
-		if (spw__frame_return(a, va, frame) < 0) {
-			if (n == 0)
-				retry(a, va);
+		if (spw__frame_return(a, va, e, frame))
 			break;
-		}
-		spw_cache_del(a->space, e, frame, false);
 		*spw__pt_age(&a->pt, va) = 3;
 		spw__pt_came_in(&a->pt, va, 1);
 	}
+	/* Not even the first: an event waits, or the page has been stored meanwhile. */
+	if (n == 0)
+		retry(a, asked);
 	return n;
 }
 
@@ -206,7 +205,7 @@ static unsigned serve_stored(struct spw__agent *a, uint64_t va, spw_entry_t e)
 	return have;
 }
 
-static void serve(struct spw__agent *a, uint64_t va, bool may_wait)
+void spw__fault_serve(struct spw__agent *a, uint64_t va, bool may_wait)
 {
 	uint64_t began = spw__plat_now_ns();
 
@@ -241,7 +240,7 @@ static bool read_one(struct spw__agent *a, bool may_wait)
 		/* A page that was on its way out and stayed. */
 		spw__uffd_protect(a->uffd, (void *)(uintptr_t)spw__msg_page(&m), SPW_PAGE, 0);
 	else if (m.event == UFFD_EVENT_PAGEFAULT)
-		serve(a, spw__msg_page(&m), may_wait);
+		spw__fault_serve(a, spw__msg_page(&m), may_wait);
 	else
 		spw__event(a, &m);
 	return true;

@@ -515,6 +515,8 @@ static void lose(void *agent, uint64_t start, uint64_t end)
 		uint64_t from = g->start > va ? g->start : va, to = g->end < end ? g->end : end;
 
 		spw__pt_free_range(&a->pt, from, to);
+		/* Found again by the next scan if it is there. */
+		spw__regions_cut(&a->regions, from, to);
 		va = to;
 	}
 }

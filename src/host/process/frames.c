@@ -7,6 +7,10 @@
  * (UFFDIO_MOVE), compression works on the frame, and a fault in the meantime moves the frame's page back; the store
  * then finds that the entry left the frame and drops what it made.
  *
+ * Taking a page back is two steps, the page and then the entry, and a store that commits between them would keep what
+ * the emptied frame holds, for a page that the program has. So each side says which frame it works on, then looks
+ * whether the other side does; the one that puts back gives way.
+ *
  * Giving a frame's memory back needs care. The frames belong to the first userfaultfd, because only then does the
  * kernel refuse the move (-EAGAIN) while the program unmaps or remaps something, which is what makes eviction safe.
  * But madvise(2) on them would raise an event that only we can read. So spent frames are moved once more, to a trash
@@ -50,13 +54,42 @@ int spw__frames_init(struct spw__agent *a)
 	return ret ? ret : spw__frames_reopen(a);
 }
 
-int spw__frame_return(struct spw__agent *a, uint64_t va, uint32_t frame)
+static void begin_store(struct spw__frames *f, uint32_t frame)
 {
-	char *from = spw__frame_at(&a->frames, frame);
-	void *to = (void *)(uintptr_t)va;
-	long done = a->move ? spw__uffd_move(a->uffd, to, from, SPW_PAGE, 1) : spw__uffd_copy(a->uffd, to, from, SPW_PAGE);
+	__atomic_store_n(&f->storing, frame + 1, __ATOMIC_SEQ_CST);
+	for (unsigned spins = 0; __atomic_load_n(&f->returning, __ATOMIC_SEQ_CST) == frame + 1; spins++)
+		spw__plat_relax(spins);
+}
 
-	return done > 0 ? 1 : done ? (int)done : -EAGAIN;
+static bool begin_return(struct spw__frames *f, uint32_t frame)
+{
+	__atomic_store_n(&f->returning, frame + 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&f->storing, __ATOMIC_SEQ_CST) != frame + 1)
+		return true;
+	__atomic_store_n(&f->returning, 0, __ATOMIC_SEQ_CST);
+	for (unsigned spins = 0; __atomic_load_n(&f->storing, __ATOMIC_SEQ_CST) == frame + 1; spins++)
+		spw__plat_relax(spins);
+	return false;
+}
+
+int spw__frame_return(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t frame)
+{
+	struct spw__frames *f = &a->frames;
+	char *from = spw__frame_at(f, frame);
+	void *to = (void *)(uintptr_t)va;
+	uint32_t now;
+
+	if (!begin_return(f, frame))
+		return -ENOENT;
+	/* Stored before we began? */
+	long done = spw_cache_get(a->space, e, &now) || now != frame ? -ENOENT
+		    : a->move ? spw__uffd_move(a->uffd, to, from, SPW_PAGE, 1)
+			      : spw__uffd_copy(a->uffd, to, from, SPW_PAGE);
+
+	if (done > 0 && spw_cache_del(a->space, e, frame, false))
+		spw__agent_die("put a page back that was not its frame's", 0);
+	__atomic_store_n(&f->returning, 0, __ATOMIC_SEQ_CST);
+	return done > 0 ? 0 : done ? (int)done : -EAGAIN;
 }
 
 /* Give the memory of n frames back. No entry is in any of them. */
@@ -128,13 +161,17 @@ int spw__frames_store(struct spw__agent *a)
 		uint32_t frame = (uint32_t)(pos % SPW_FRAMES);
 		spw_entry_t e = {__atomic_load_n(&f->owner[frame], __ATOMIC_RELAXED)};
 
-		/* A frame whose entry left it (taken back, unmapped) may be a hole: do not touch it. */
-		if (e.idx == SPW_ENTRY_NONE || spw_kind(a->space, e) != SPW_FRAME)
+		if (e.idx == SPW_ENTRY_NONE)
 			continue;
-		ret = spw_store(a->space, a->reclaim_work, e, spw__frame_at(f, frame), frame);
+		begin_store(f, frame);
+		/* Taken back just now, it may be a hole, and reading a hole would fill it. */
+		ret = spw_kind(a->space, e) == SPW_FRAME
+			      ? spw_store(a->space, a->reclaim_work, e, spw__frame_at(f, frame), frame)
+			      : -ESTALE;
+		__atomic_store_n(&f->storing, 0, __ATOMIC_SEQ_CST);
 		if (ret == 0)
 			gone++;
-		else if (ret != -ESTALE)
+		else if (ret != -ESTALE && ret != -ENOENT)
 			break;
 	}
 	unsigned n = (unsigned)(pos - start);

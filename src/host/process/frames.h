@@ -19,6 +19,8 @@ struct spw__frames {
 	uint32_t *owner;       /* entry index of each, SPW_ENTRY_NONE = a hole */
 	uint64_t *home;        /* address each came from (an mremap since then is not noted) */
 	uint64_t head, tail;
+	uint32_t storing;      /* A frame + 1 that the reclaimer is storing, 0 = none; see frames.c */
+	uint32_t returning;    /* A frame + 1 that is being put back, 0 = none */
 };
 
 #define SPW_FRAMES_BATCH 64u /* pages stored and given back at a time */
@@ -30,8 +32,11 @@ void spw__frames_empty(struct spw__agent *a);
 /* In a forked child: a trash range of our own. */
 int spw__frames_reopen(struct spw__agent *a);
 
-/* Put the page in `frame` at va and wake who waits for it. 1 or -errno. Host lock held. */
-int spw__frame_return(struct spw__agent *a, uint64_t va, uint32_t frame);
+/*
+ * Put the page of e, which is in `frame`, back at va and wake who waits for it; the entry is then FREE. 0, -ENOENT (it
+ * has just been stored: look again), or what the kernel says. Host lock held.
+ */
+int spw__frame_return(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t frame);
 
 static inline char *spw__frame_at(const struct spw__frames *f, uint32_t frame)
 {

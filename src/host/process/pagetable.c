@@ -125,25 +125,33 @@ static void leaf_drop(struct spw__pt *pt, uint64_t *leaf)
 	}
 }
 
-int spw__pt_entry(struct spw__pt *pt, uint64_t va, spw_entry_t *e)
+int spw__pt_reserve(struct spw__pt *pt, uint64_t va)
 {
 	uint64_t *leaf = &pt->leaf[va / SPW_LEAF_BYTES];
 
-	if (!*leaf) {
+	/* Cluster 0, nothing out yet, would look like no leaf: never use it. */
+	while (!*leaf) {
 		uint32_t cluster;
 		int ret = spw_cluster_take(pt->space, &cluster);
 
 		if (ret)
 			return ret;
 		*leaf = (uint64_t)cluster << 1;
-		/* Cluster 0, nothing out yet, would look like no leaf: never use it. */
-		if (!*leaf)
-			return spw__pt_entry(pt, va, e);
 	}
+	return 0;
+}
+
+int spw__pt_entry(struct spw__pt *pt, uint64_t va, spw_entry_t *e)
+{
+	uint64_t *leaf = &pt->leaf[va / SPW_LEAF_BYTES];
+	int ret = spw__pt_reserve(pt, va);
+
+	if (ret)
+		return ret;
 	*e = spw__pt_lookup(pt, va);
 	if (e->idx != SPW_ENTRY_NONE)
 		return 0;
-	int ret = single_entry(pt, &e->idx);
+	ret = single_entry(pt, &e->idx);
 
 	if (!ret)
 		table_of(pt, *leaf)[page_of(va)] = e->idx;
@@ -177,6 +185,9 @@ void spw__pt_came_in(struct spw__pt *pt, uint64_t va, unsigned n)
 {
 	uint64_t *leaf = &pt->leaf[va / SPW_LEAF_BYTES];
 
+	/* A page counted in twice would let go of a leaf while others are out: better to die. */
+	if (leaf_out(*leaf) < n)
+		__builtin_trap();
 	*leaf -= (uint64_t)n << 48;
 	pt->out -= n;
 	spw__pt_settle(pt, va, n);

@@ -30,7 +30,9 @@ int spw__pt_init(struct spw__pt *pt, struct spw_space *sp);
 
 /* The entry of the page at va, or idx SPW_ENTRY_NONE. An entry may be FREE: ask spw_kind(). */
 spw_entry_t spw__pt_lookup(const struct spw__pt *pt, uint64_t va);
-/* The same, made if there is none. -ENOMEM. */
+/* See to it that the leaf of va exists. -ENOMEM. */
+int spw__pt_reserve(struct spw__pt *pt, uint64_t va);
+/* The same as lookup, made if there is none: use it at once, for an entry left FREE does not last. -ENOMEM. */
 int spw__pt_entry(struct spw__pt *pt, uint64_t va, spw_entry_t *e);
 /* n entries of the leaf of va came to life / were freed by the caller. */
 void spw__pt_went_out(struct spw__pt *pt, uint64_t va, unsigned n);

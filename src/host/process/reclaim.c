@@ -265,6 +265,7 @@ static void scan(struct spw__agent *a)
 {
 	spw__lock(&a->lock);
 	spw__fault_drain(a);
+	a->rescan = false;
 	spw__regions_scan(&a->regions, take_region, a);
 	spw__unlock(&a->lock);
 }
@@ -307,7 +308,7 @@ int spw__reclaim_thread(void *agent)
 		}
 		if (a->armed) {
 			/* A map of thousands of ranges takes time to read: never more than a twentieth of it all. */
-			if ((size != scanned_size || starved) && now - scanned_at > 20 * scan_cost) {
+			if ((size != scanned_size || starved || __atomic_load_n(&a->rescan, __ATOMIC_RELAXED)) && now - scanned_at > 20 * scan_cost) {
 				scan(a);
 				scanned_size = size;
 				scanned_at = spw__plat_now_ns();

@@ -1,0 +1,217 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Real programs under a cap of a quarter of the memory that they use without one.
+
+Each runs twice: alone, measured; then capped. Its output must be the same byte for byte, pages must really have gone out
+(the statistics say so), and the memory of the whole tree, sampled from outside, must have kept to the cap.
+"""
+import hashlib
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+
+from common import HERE, MIB, capped, expect, main, read_samples, read_stats, run, tool
+
+PYTHON = sys.executable
+SLACK = 16 * MIB  # the cap, plus this or 5 %, in 99 of 100 samples
+NEVER = 64 * MIB  # the cap, plus this, in none
+
+
+def job(name):
+    return os.path.join(HERE, "jobs", name)
+
+
+# Inputs: each writes the files that its programs read.
+
+def words(scratch):
+    r = random.Random(1)
+    with open(os.path.join(scratch, "words"), "w", encoding="ascii") as f:
+        for _ in range(6):
+            lines = [f"{r.getrandbits(50):x} {r.choice(('red', 'green', 'blue'))} {i}\n" for i in range(60000)]
+            f.writelines(lines)
+            f.writelines(lines[::2])
+
+
+def bytes_of_a_kind(scratch):
+    r = random.Random(2)
+    blocks = [r.randbytes(1500) + bytes(500) for _ in range(3000)]
+    with open(os.path.join(scratch, "bytes"), "wb") as f:
+        for i in range(10000):
+            f.write(blocks[i * 7 % len(blocks)] if i % 3 else r.randbytes(2000))
+
+
+def source(scratch):
+    with open(os.path.join(scratch, "large.c"), "w", encoding="ascii") as f:
+        for i in range(700):
+            f.write(f"int f{i}(int *p, int n) {{ int s = {i}; for (int k = 0; k < n; k++) {{ "
+                    f"s += p[k] * {i * 7 % 101} ^ k; if (s & {1 << i % 20}) s ^= p[(s & 15)]; }} return s; }}\n")
+        f.write("int all(int *p, int n) { int s = 0;\n" + "".join(f"s ^= f{i}(p, n);\n" for i in range(700)) + "return s; }\n")
+
+
+def nothing(_):
+    pass
+
+
+# name: input, command (in the scratch directory), file that it writes beside its standard output.
+PROGRAMS = {
+    "sort": (words, ["sort", "-S", "1G", "--parallel=2", "words"], None),
+    "sqlite3 join in memory": (nothing, ["sqlite3", "-init", job("join.sql"), ":memory:", ".quit"], None),
+    "python3 dictionaries": (nothing, [PYTHON, job("dicts.py")], None),
+    "python3 multiprocessing": (nothing, [PYTHON, job("forks.py")], None),
+    "python3 threads": (nothing, [PYTHON, job("threads.py")], None),
+    "xz -T2": (bytes_of_a_kind, ["xz", "-T2", "-1", "--block-size=4MiB", "-kc", "bytes"], None),
+    "zstd -T2 --long": (bytes_of_a_kind, ["zstd", "-q", "-T2", "--long=24", "-5", "-c", "bytes"], None),
+    "gcc -O2": (source, ["gcc", "-O2", "-c", "large.c", "-o", "large.o"], "large.o"),
+    "pipeline of five": (words, ["sh", "-c", "cat words | tr a-f A-F | sort -S 1G | awk '!seen[$1]++ {n[$2]++; print} "
+                                 "END {for (c in n) print c, n[c] | \"sort\"}' | cksum"], None),
+}
+WITHOUT_MOVE = ["sort", "python3 dictionaries", "python3 threads", "zstd -T2 --long"]
+
+
+def digest(output, path):
+    h = hashlib.sha256(output)
+    if path:
+        with open(path, "rb") as f:
+            h.update(f.read())
+        os.unlink(path)
+    return h.hexdigest()
+
+
+def sampled(samples, command, **kwargs):
+    return run([tool("sampler"), samples, *command], **kwargs)[0]
+
+
+def check_memory(samples, cap):
+    peak, all_of_them = read_samples(samples)
+    bar = cap + max(cap // 20, SLACK)
+    over = sum(1 for s in all_of_them if s > bar)
+    expect(over * 100 <= len(all_of_them),
+           f"{over} of {len(all_of_them)} samples over {bar / MIB:.1f} MiB (cap {cap / MIB:.1f} MiB, peak {peak / MIB:.1f} MiB)")
+    expect(peak <= cap + NEVER, f"peak of {peak / MIB:.1f} MiB at a cap of {cap / MIB:.1f} MiB")
+    return peak
+
+
+def check_stats(stats):
+    s = read_stats(stats)
+    expect(s["swap_out_pages"] > 0, "nothing was swapped out")
+    expect(sum(t["errors"] for t in s["tiers"]) == 0, f"tier errors: {s['tiers']}")
+    expect(s["processes_uncapped"] == 0, f"{s['processes_uncapped']} processes without a cap")
+    return s
+
+
+def program(name, evict):
+    make, command, written = PROGRAMS[name]
+
+    def case(scratch):
+        make(scratch)
+        samples, stats = (os.path.join(scratch, n) for n in ("samples", "stats"))
+        written_to = written and os.path.join(scratch, written)
+        plain = digest(sampled(samples, command, cwd=scratch), written_to)
+        need, _ = read_samples(samples)
+        cap = need // 4
+        begin = time.monotonic()
+        under = digest(sampled(samples, capped(cap, command, "--evict", evict, stats=stats), cwd=scratch), written_to)
+        seconds = time.monotonic() - begin
+        s = check_stats(stats)
+        expect(plain == under, "the output is not the same")
+        peak = check_memory(samples, cap)
+        return (f"{need / MIB:.0f} MiB in {cap / MIB:.0f}, peak {peak / MIB:.0f}, {seconds:.1f} s, "
+                f"{s['swap_out_pages']} out, {s['swap_in_pages']} in")
+
+    return f"{name}, by {evict}", case
+
+
+class Redis:
+    """A server of its own in a directory of its own, spoken to through a socket file."""
+
+    def __init__(self, folder, wrapper):
+        path = os.path.join(folder, "socket")
+        self.server = subprocess.Popen(
+            wrapper + ["redis-server", "--port", "0", "--unixsocket", path, "--dir", folder, "--save", "",
+                       "--daemonize", "no", "--logfile", os.path.join(folder, "log")])
+        self.socket = socket.socket(socket.AF_UNIX)
+        deadline = time.monotonic() + 30
+        while self.socket.connect_ex(path):
+            expect(self.server.poll() is None and time.monotonic() < deadline, "the server does not start")
+            time.sleep(0.01)
+        self.answers = self.socket.makefile("rb")
+        while isinstance(self.ask([b"PING"])[0], Exception):
+            expect(time.monotonic() < deadline, "the server does not load")
+
+    def answer(self):
+        line = self.answers.readline()
+        expect(line, "the server is gone")
+        if line[:1] == b"-":
+            return RuntimeError(line)
+        if line[:1] == b"$":
+            return self.answers.read(int(line[1:]) + 2)[:-2] if line != b"$-1\r\n" else None
+        return line[1:-2]
+
+    def ask(self, *commands):
+        """Commands (lists of bytes), all sent before the first answer is read: batches are to be small."""
+        self.socket.sendall(b"".join(
+            b"*%d\r\n" % len(c) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in c) for c in commands))
+        return [self.answer() for _ in commands]
+
+    def ask_all(self, commands):
+        answers = []
+        for i in range(0, len(commands), 64):
+            answers += self.ask(*commands[i:i + 64])
+        return answers
+
+    def saved(self):
+        info = dict(line.split(b":", 1) for line in self.ask([b"INFO", b"persistence"])[0].split(b"\r\n") if b":" in line)
+        return info[b"rdb_bgsave_in_progress"] == b"0" and info[b"rdb_last_bgsave_status"] == b"ok"
+
+    def stop(self):
+        self.socket.sendall(b"SHUTDOWN NOSAVE\r\n")
+        return self.server.wait(30)
+
+
+KEYS = [b"key:%d" % i for i in range(24000)]
+
+
+def value(i, version):
+    return b"value %d of %d " % (version, i) + random.Random(i * 10 + version).randbytes(400).hex().encode()
+
+
+def redis_round(folder, wrapper):
+    """Fill, save in the background, write meanwhile: the values that live, and those that the saved file holds."""
+    os.mkdir(folder)
+    server = Redis(folder, wrapper)
+    server.ask_all([[b"SET", k, value(i, 1)] for i, k in enumerate(KEYS)])
+    expect(not isinstance(server.ask([b"BGSAVE"])[0], Exception), "BGSAVE is refused")
+    server.ask_all([[b"SET", k, value(i, 2)] for i, k in enumerate(KEYS) if i % 2])
+    while not server.saved():
+        server.ask_all([[b"GET", k] for k in random.Random(1).sample(KEYS, 100)])
+    live = server.ask_all([[b"GET", k] for k in KEYS])
+    expect(server.stop() == 0, "the server failed")
+    server = Redis(folder, [])
+    saved = server.ask_all([[b"GET", k] for k in KEYS])
+    server.stop()
+    return live, saved
+
+
+def redis(scratch):
+    samples, stats = (os.path.join(scratch, n) for n in ("samples", "stats"))
+    wants = [value(i, 1 + i % 2) for i in range(len(KEYS))], [value(i, 1) for i in range(len(KEYS))]
+    expect(redis_round(os.path.join(scratch, "plain"), [tool("sampler"), samples]) == wants, "wrong without a cap")
+    need, _ = read_samples(samples)
+    cap = need // 4
+    live, saved = redis_round(os.path.join(scratch, "capped"), [tool("sampler"), samples] + capped(cap, [], stats=stats))
+    s = check_stats(stats)
+    expect(live == wants[0], f"{sum(a != b for a, b in zip(live, wants[0]))} live values are wrong")
+    expect(saved == wants[1], f"{sum(a != b for a, b in zip(saved, wants[1]))} saved values are wrong")
+    peak = check_memory(samples, cap)
+    return f"{need / MIB:.0f} MiB in {cap / MIB:.0f}, peak {peak / MIB:.0f}, {s['swap_out_pages']} out, {s['swap_in_pages']} in"
+
+
+CASES = [program(name, "move") for name in PROGRAMS]
+CASES.append(("redis-server with writes while it saves, by move", redis))
+CASES += [program(name, "wp") for name in WITHOUT_MOVE]
+
+if __name__ == "__main__":
+    sys.exit(main(CASES))
