@@ -30,7 +30,7 @@ def words(scratch):
     r = random.Random(1)
     with open(os.path.join(scratch, "words"), "w", encoding="ascii") as f:
         for _ in range(6):
-            lines = [f"{r.getrandbits(50):x} {r.choice(('red', 'green', 'blue'))} {i}\n" for i in range(60000)]
+            lines = [f"{r.getrandbits(50):x} {r.choice(('red', 'green', 'blue'))} {i}\n" for i in range(90000)]
             f.writelines(lines)
             f.writelines(lines[::2])
 
@@ -39,16 +39,16 @@ def bytes_of_a_kind(scratch):
     r = random.Random(2)
     blocks = [r.randbytes(1500) + bytes(500) for _ in range(3000)]
     with open(os.path.join(scratch, "bytes"), "wb") as f:
-        for i in range(10000):
+        for i in range(14000):
             f.write(blocks[i * 7 % len(blocks)] if i % 3 else r.randbytes(2000))
 
 
 def source(scratch):
     with open(os.path.join(scratch, "large.c"), "w", encoding="ascii") as f:
-        for i in range(700):
+        for i in range(220):
             f.write(f"int f{i}(int *p, int n) {{ int s = {i}; for (int k = 0; k < n; k++) {{ "
                     f"s += p[k] * {i * 7 % 101} ^ k; if (s & {1 << i % 20}) s ^= p[(s & 15)]; }} return s; }}\n")
-        f.write("int all(int *p, int n) { int s = 0;\n" + "".join(f"s ^= f{i}(p, n);\n" for i in range(700)) + "return s; }\n")
+        f.write("int all(int *p, int n) { int s = 0;\n" + "".join(f"s ^= f{i}(p, n);\n" for i in range(220)) + "return s; }\n")
 
 
 def nothing(_):
@@ -62,8 +62,8 @@ PROGRAMS = {
     "python3 dictionaries": (nothing, [PYTHON, job("dicts.py")], None),
     "python3 multiprocessing": (nothing, [PYTHON, job("forks.py")], None),
     "python3 threads": (nothing, [PYTHON, job("threads.py")], None),
-    "xz -T2": (bytes_of_a_kind, ["xz", "-T2", "-1", "--block-size=4MiB", "-kc", "bytes"], None),
-    "zstd -T2 --long": (bytes_of_a_kind, ["zstd", "-q", "-T2", "--long=24", "-5", "-c", "bytes"], None),
+    "xz -T2": (bytes_of_a_kind, ["xz", "-T2", "-2", "--block-size=8MiB", "-kc", "bytes"], None),
+    "zstd -T2 --long": (bytes_of_a_kind, ["zstd", "-q", "-T2", "--long=25", "-5", "-c", "bytes"], None),
     "gcc -O2": (source, ["gcc", "-O2", "-c", "large.c", "-o", "large.o"], "large.o"),
     "pipeline of five": (words, ["sh", "-c", "cat words | tr a-f A-F | sort -S 1G | awk '!seen[$1]++ {n[$2]++; print} "
                                  "END {for (c in n) print c, n[c] | \"sort\"}' | cksum"], None),

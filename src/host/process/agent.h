@@ -95,6 +95,7 @@ struct spw__agent {
 	/* Shared without the lock, atomically. */
 	uint32_t kick;         /* futex: the reclaimer is wanted */
 	uint32_t room;         /* futex: memory was given back */
+	uint32_t waiting;      /* the handler waits for room */
 	int64_t resident;      /* bytes: last measurement plus what was put in, less what was taken out */
 	uint32_t full;         /* every tier is full: do not hold faults back */
 	uint64_t faults_window; /* pages brought back since the last heat update */

@@ -26,7 +26,7 @@
 #define PM_PRESENT (1ull << 63)
 #define PM_SWAP (1ull << 62) /* under migration, or in the kernel's own swap */
 #define PM_EXCLUSIVE (1ull << 56)
-#define RUN_PAGES (SPW_RUN_BYTES / SPW_PAGE)
+#define SPAN_BYTES (64u * SPW_PAGE) /* swept at a time: pages that a mask holds */
 #define AGE_STUCK 8 /* sweeps to leave a run alone that the kernel would not move */
 
 /* The pages, of up to 64, that have all of `bits` in the page map. */
@@ -108,47 +108,62 @@ static int take(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
 	return moved ? (int)moved : done ? (int)done : -EBUSY;
 }
 
-/* One run: [va, end) within 64 KiB. Pages taken, or -EAGAIN / -ENOSPC. */
-static int sweep_run(struct spw__agent *a, uint64_t va, const uint64_t *pm, unsigned n)
+/* The pages, of n at va, whose run has not been in use lately. Every other run grows a step older. */
+static uint64_t cold(struct spw__agent *a, uint64_t va, unsigned n)
 {
-	uint8_t *age = spw__pt_age(&a->pt, va);
+	uint64_t mask = 0;
+
+	for (unsigned i = 0; i < n;) {
+		uint64_t at = va + (uint64_t)i * SPW_PAGE;
+		unsigned stop = i + (unsigned)((SPW_RUN_BYTES - at % SPW_RUN_BYTES) / SPW_PAGE);
+		uint8_t *age = spw__pt_age(&a->pt, at);
+
+		stop = stop < n ? stop : n;
+		if (*age)
+			(*age)--;
+		else
+			mask |= (~0ull >> (64 - (stop - i))) << i;
+		i = stop;
+	}
+	return mask;
+}
+
+/*
+ * Up to 64 neighbouring pages of one leaf. As few calls as can be: each one that moves something interrupts every CPU that
+ * the program runs on. Pages taken, or -EAGAIN / -ENOSPC / -ENOMEM.
+ */
+static int sweep_span(struct spw__agent *a, uint64_t va, const uint64_t *pm, unsigned n)
+{
 	/* Worth taking: ours alone, which neither a fork-shared page nor the zero page is. Taken: all between, too. */
 	uint64_t mask = having(pm, n, PM_PRESENT | PM_EXCLUSIVE), present = having(pm, n, PM_PRESENT);
+	uint64_t open = mask ? cold(a, va, n) : 0;
 	int taken = 0;
 
-	if (!mask)
-		return 0;
-	if (*age) {
-		(*age)--;
-		return 0;
-	}
-	while (mask) {
-		unsigned skip = (unsigned)__builtin_ctzll(mask);
+	mask &= open;
+	for (unsigned at = 0; mask >> at;) {
+		at += (unsigned)__builtin_ctzll(mask >> at);
+		uint64_t here = va + (uint64_t)at * SPW_PAGE, closed = ~(open >> at);
+		uint64_t wanted = closed ? mask >> at & ((closed & -closed) - 1) : mask >> at;
 
-		va += (uint64_t)skip * SPW_PAGE;
-		mask >>= skip;
-		present >>= skip;
-		n = 64u - (unsigned)__builtin_clzll(mask);
-		int ret = take(a, va, present & (~0ull >> (64 - n)), n);
+		n = 64u - (unsigned)__builtin_clzll(wanted);
+		int ret = take(a, here, present >> at & (~0ull >> (64 - n)), n);
 
 		if (ret == -EAGAIN || ret == -ENOSPC || ret == -ENOMEM)
 			return taken ? taken : ret;
-		if (ret == -EBUSY && va != a->stuck && !a->busy) {
-			uint64_t rest = ~mask;
-
-			a->busy = va;
-			a->busy_bytes = (uint64_t)(rest ? __builtin_ctzll(rest) : 64) * SPW_PAGE;
+		if (ret == -EBUSY && here != a->stuck) {
+			a->busy = here;
+			a->busy_bytes = (uint64_t)(~wanted ? __builtin_ctzll(~wanted) : 64) * SPW_PAGE;
 			return taken;
 		}
 		if (ret < 0) {
-			*age = AGE_STUCK;
+			*spw__pt_age(&a->pt, here) = AGE_STUCK;
 			ret = 1; /* this page stays: go on behind it */
 		} else {
-			taken += __builtin_popcountll(mask & (ret < 64 ? (1ull << ret) - 1 : ~0ull));
+			taken += __builtin_popcountll(wanted & (~0ull >> (64 - ret)));
 		}
-		va += (uint64_t)ret * SPW_PAGE;
-		mask = ret < 64 ? mask >> ret : 0;
-		present = ret < 64 ? present >> ret : 0;
+		at += (unsigned)ret;
+		if (at >= 64)
+			break;
 	}
 	return taken;
 }
@@ -177,10 +192,10 @@ static int sweep_leaf(struct spw__agent *a, unsigned wanted, bool *wrapped)
 	if (got < (long)((end - va) / SPW_PAGE * 8))
 		return 0;
 	for (uint64_t at = va; at < end;) {
-		uint64_t stop = (at / SPW_RUN_BYTES + 1) * SPW_RUN_BYTES;
+		uint64_t stop = (at / SPAN_BYTES + 1) * SPAN_BYTES;
 
 		stop = stop < end ? stop : end;
-		int ret = sweep_run(a, at, pm + (at - va) / SPW_PAGE, (unsigned)((stop - at) / SPW_PAGE));
+		int ret = sweep_span(a, at, pm + (at - va) / SPW_PAGE, (unsigned)((stop - at) / SPW_PAGE));
 
 		if (ret < 0) {
 			a->hand = at;

@@ -92,6 +92,7 @@ static void wait_for_room(struct spw__agent *a)
 	if (!over_cap(a))
 		return;
 	spw__unlock(&a->lock);
+	__atomic_store_n(&a->waiting, 1, __ATOMIC_SEQ_CST);
 	/* An eviction by copy needs this thread to read on. */
 	for (unsigned i = 0; i < WAIT_ROUNDS && over_cap(a) && !spw__copy_under_way(a); i++) {
 		uint32_t seen = __atomic_load_n(&a->room, __ATOMIC_ACQUIRE);
@@ -101,6 +102,7 @@ static void wait_for_room(struct spw__agent *a)
 		if (over_cap(a))
 			spw__wait(&a->room, seen, 1000000);
 	}
+	__atomic_store_n(&a->waiting, 0, __ATOMIC_SEQ_CST);
 	lock_thawed(a);
 }
 

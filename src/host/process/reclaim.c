@@ -242,8 +242,9 @@ static bool reclaim_step(struct spw__agent *a, bool *starved)
 
 	if (ret > 0) {
 		__atomic_store_n(&a->full, 0, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&a->room, 1, __ATOMIC_RELEASE);
-		spw__wake_all(&a->room);
+		__atomic_add_fetch(&a->room, 1, __ATOMIC_SEQ_CST);
+		if (__atomic_load_n(&a->waiting, __ATOMIC_SEQ_CST))
+			spw__wake_all(&a->room);
 		return true;
 	}
 	if (ret == -ENOSPC && !moving && spw_writeback_poll(a->space, MS) <= 0)

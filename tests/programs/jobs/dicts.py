@@ -4,8 +4,8 @@ import array
 import random
 
 r = random.Random(1)
-words = {f"word-{i}": [i, str(i * 7)] for i in range(40000)}
-numbers = array.array("q", (r.getrandbits(40) for _ in range(500000)))
+words = {f"word-{i}": [i, str(i * 7)] for i in range(75000)}
+numbers = array.array("q", (r.getrandbits(40) for _ in range(700000)))
 order = sorted(words, key=lambda w: words[w][1])
 total = 0
 for i, w in enumerate(order):

@@ -5,7 +5,7 @@ CREATE TABLE item(id INTEGER PRIMARY KEY, name TEXT, class INTEGER);
 CREATE TABLE sale(item INTEGER, amount INTEGER, note TEXT);
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)
 INSERT INTO item SELECT i, 'item ' || (i * 7919 % 60000) || ' of the catalogue', i * 31 % 97 FROM n;
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 240000)
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400000)
 INSERT INTO sale SELECT 1 + i % 60000, i * 37 % 1000, 'sale number ' || i || ' paid ' || (i * 104729 % 1000003) FROM n;
 CREATE INDEX sale_item ON sale(item, amount);
 SELECT class, count(*), sum(amount), max(name), min(note) FROM sale JOIN item ON item.id = sale.item GROUP BY class ORDER BY class;

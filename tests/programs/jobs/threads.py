@@ -11,7 +11,7 @@ handed = [queue.Queue() for _ in range(3)]
 
 def work(number):
     r = random.Random(number)
-    own = [r.getrandbits(60) for _ in range(150000)]
+    own = [r.getrandbits(60) for _ in range(170000)]
     handed[(number + 1) % 3].put(sorted(own))
     text = " ".join(map(str, own)).encode()
     other = handed[number].get()
