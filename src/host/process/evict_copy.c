@@ -38,11 +38,15 @@ bool spw__copy_holds(struct spw__agent *a, const struct uffd_msg *m)
 		__atomic_store_n(&c->dropping, 0, __ATOMIC_RELEASE);
 		return true;
 	}
-	if (m->event == UFFD_EVENT_PAGEFAULT && (int)m->arg.pagefault.feat.ptid == a->reclaim_tid)
-		spw__uffd_copy_protected(a->uffd, (void *)(uintptr_t)spw__msg_page(m), zeros, SPW_PAGE);
-	else
+	if (m->event != UFFD_EVENT_PAGEFAULT || (int)m->arg.pagefault.feat.ptid != a->reclaim_tid) {
 		/* Everybody's, not only the range's: the kernel hands out events after faults, and ours must come. */
 		spw__held_add(a, &c->held, m);
+		return true;
+	}
+	void *page = (void *)(uintptr_t)spw__msg_page(m);
+
+	if (spw__uffd_copy_protected(a->uffd, page, zeros, SPW_PAGE) < 0)
+		spw__uffd_wake(a->uffd, page, SPW_PAGE);
 	return true;
 }
 
