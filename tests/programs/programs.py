@@ -17,6 +17,7 @@ from common import HERE, MIB, capped, expect, main, read_samples, read_stats, ru
 
 PYTHON = sys.executable
 SLACK = 16 * MIB  # the cap, plus this or 5 %, in 99 of 100 samples
+LEAST_CAP = 16 * MIB  # `spillway run` takes no less
 NEVER = 64 * MIB  # the cap, plus this, in none
 
 
@@ -43,6 +44,12 @@ def bytes_of_a_kind(scratch):
             f.write(blocks[i * 7 % len(blocks)] if i % 3 else r.randbytes(2000))
 
 
+def fewer_bytes(scratch):
+    bytes_of_a_kind(scratch)
+    with open(os.path.join(scratch, "bytes"), "rb") as f, open(os.path.join(scratch, "few"), "wb") as few:
+        few.write(f.read(5000000))
+
+
 def source(scratch):
     with open(os.path.join(scratch, "large.c"), "w", encoding="ascii") as f:
         for i in range(220):
@@ -62,8 +69,8 @@ PROGRAMS = {
     "python3 dictionaries": (nothing, [PYTHON, job("dicts.py")], None),
     "python3 multiprocessing": (nothing, [PYTHON, job("forks.py")], None),
     "python3 threads": (nothing, [PYTHON, job("threads.py")], None),
-    "xz -T2": (bytes_of_a_kind, ["xz", "-T2", "-2", "--block-size=8MiB", "-kc", "bytes"], None),
-    "zstd -T2 --long": (bytes_of_a_kind, ["zstd", "-q", "-T2", "--long=25", "-5", "-c", "bytes"], None),
+    "xz -T2": (fewer_bytes, ["xz", "-T2", "-4", "--block-size=2500KiB", "-kc", "few"], None),
+    "zstd -T2 --long": (bytes_of_a_kind, ["zstd", "-q", "-T2", "--long=25", "-11", "-c", "bytes"], None),
     "gcc -O2": (source, ["gcc", "-O2", "-c", "large.c", "-o", "large.o"], "large.o"),
     "pipeline of five": (words, ["sh", "-c", "cat words | tr a-f A-F | sort -S 1G | awk '!seen[$1]++ {n[$2]++; print} "
                                  "END {for (c in n) print c, n[c] | \"sort\"}' | cksum"], None),
@@ -111,7 +118,7 @@ def program(name, evict):
         written_to = written and os.path.join(scratch, written)
         plain = digest(sampled(samples, command, cwd=scratch), written_to)
         need, _ = read_samples(samples)
-        cap = need // 4
+        cap = max(need // 4, LEAST_CAP)
         begin = time.monotonic()
         under = digest(sampled(samples, capped(cap, command, "--evict", evict, stats=stats), cwd=scratch), written_to)
         seconds = time.monotonic() - begin
@@ -171,7 +178,7 @@ class Redis:
         return self.server.wait(30)
 
 
-KEYS = [b"key:%d" % i for i in range(24000)]
+KEYS = [b"key:%d" % i for i in range(60000)]
 
 
 def value(i, version):
@@ -200,7 +207,7 @@ def redis(scratch):
     wants = [value(i, 1 + i % 2) for i in range(len(KEYS))], [value(i, 1) for i in range(len(KEYS))]
     expect(redis_round(os.path.join(scratch, "plain"), [tool("sampler"), samples]) == wants, "wrong without a cap")
     need, _ = read_samples(samples)
-    cap = need // 4
+    cap = max(need // 4, LEAST_CAP)
     live, saved = redis_round(os.path.join(scratch, "capped"), [tool("sampler"), samples] + capped(cap, [], stats=stats))
     s = check_stats(stats)
     expect(live == wants[0], f"{sum(a != b for a, b in zip(live, wants[0]))} live values are wrong")

@@ -41,7 +41,10 @@ uint64_t spw__agent_target(const struct spw__agent *a)
 {
 	uint64_t target = __atomic_load_n(&a->rec->target_bytes, __ATOMIC_RELAXED);
 
-	return target ? target : a->ctl->ram_limit_bytes;
+	/* Nobody shares the cap out before the first walk of the tree, nor after the supervisor has left. */
+	if (!target || __atomic_load_n(&a->ctl->closing, __ATOMIC_RELAXED))
+		return a->ctl->ram_limit_bytes;
+	return target;
 }
 
 static __attribute__((noreturn)) void end_by(int sig)

@@ -64,6 +64,7 @@ struct spw__agent {
 	bool refused;          /* it could not arm: this process runs uncapped */
 
 	/* The reclaimer's own. */
+	bool reported;         /* that every tier is full, since something last went out */
 	bool draining;         /* the pool is between its marks, on the way down */
 	bool moving;           /* objects are on their way to the file */
 	bool family;           /* a fork shared pages: resident counts some twice */
@@ -97,7 +98,7 @@ struct spw__agent {
 	uint32_t room;         /* futex: memory was given back */
 	uint32_t waiting;      /* the handler waits for room */
 	int64_t resident;      /* bytes: last measurement plus what was put in, less what was taken out */
-	uint32_t full;         /* every tier is full: do not hold faults back */
+	uint32_t full;         /* no room can be made (every tier is full, or nothing is left to take): do not wait for it */
 	uint64_t faults_window; /* pages brought back since the last heat update */
 };
 

@@ -201,8 +201,10 @@ static void report_full(struct spw__agent *a)
 {
 	struct spw_ctl *c = a->ctl;
 
-	if (!__atomic_exchange_n(&a->full, 1, __ATOMIC_RELAXED))
+	if (!a->reported)
 		__atomic_add_fetch(&c->total.full_events, 1, __ATOMIC_RELAXED);
+	a->reported = true;
+	__atomic_store_n(&a->full, 1, __ATOMIC_RELAXED);
 	if (c->on_full == SPW_FULL_KILL) {
 		__atomic_store_n(&c->kill_tree, 1, __ATOMIC_RELEASE);
 		return;
@@ -235,12 +237,14 @@ static bool reclaim_step(struct spw__agent *a, bool *starved)
 	if (waiting < backlog(target)) {
 		if (!spw__evict(a, SPW_FRAMES_BATCH) && !waiting) {
 			*starved = true;
+			__atomic_store_n(&a->full, 1, __ATOMIC_RELAXED);
 			return false;
 		}
 	}
 	int ret = spw__frames_store(a);
 
 	if (ret > 0) {
+		a->reported = false;
 		__atomic_store_n(&a->full, 0, __ATOMIC_RELAXED);
 		__atomic_add_fetch(&a->room, 1, __ATOMIC_SEQ_CST);
 		if (__atomic_load_n(&a->waiting, __ATOMIC_SEQ_CST))
