@@ -60,7 +60,8 @@ static __attribute__((noreturn)) void end_by(int sig)
 
 	spw__sys4(SYS_rt_sigaction, sig, &dfl, 0, sizeof(dfl.mask));
 	spw__sys4(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof(none));
-	spw__sys2(SYS_kill, pid, sig);
+	/* To this thread: delivered when the call returns, before any other thread runs on. */
+	spw__sys3(SYS_tgkill, pid, spw__sys0(SYS_gettid), sig);
 	for (;;)
 		spw__sys2(SYS_kill, pid, SIGKILL);
 }

@@ -26,6 +26,7 @@
 #define BACKLOG_MAX 8192u
 #define POOL_HIGH 90u              /* % of the pool's limit */
 #define POOL_LOW 80u
+#define STAGING_BYTES (4ull << 20)
 #define WRITEBACK_BYTES (1u << 20) /* asked for at a time */
 #define SHARED_SHARE 10ull         /* time between two counts of shared pages, in times that one takes */
 
@@ -165,6 +166,10 @@ static uint64_t pool_limit(const struct spw__agent *a)
 {
 	uint64_t others = 0, limit = a->ctl->zswap_bytes;
 
+	/* Without a zswap tier the pool is only the way to the file, and leads there at once. */
+	if (!limit)
+		return STAGING_BYTES;
+
 	for (unsigned i = 0; i < SPW_CTL_PROCS; i++) {
 		if (i != a->slot && __atomic_load_n(&a->ctl->proc[i].pid, __ATOMIC_RELAXED))
 			others += __atomic_load_n(&a->ctl->proc[i].pool_bytes, __ATOMIC_RELAXED);
@@ -184,7 +189,7 @@ static bool writeback(struct spw__agent *a)
 	if (spw_writeback_poll(a->space, 0) > 0)
 		a->moving = true;
 	a->zswap->ops->stats(a->zswap, &ts);
-	if (ts.used_bytes * 100 > limit * POOL_HIGH)
+	if (ts.used_bytes * 100 > limit * POOL_HIGH || !a->ctl->zswap_bytes)
 		a->draining = true;
 	else if (ts.used_bytes * 100 < limit * POOL_LOW)
 		a->draining = false;

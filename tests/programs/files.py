@@ -1,0 +1,217 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The file tier when things go wrong outside: full, failing, damaged, cut short; and how much it holds.
+
+What cannot be written stays in memory, counted, and the program goes on with the right bytes. What cannot be read back
+ends the program that needs it with SIGBUS and one message naming entry and slot: never with wrong bytes.
+"""
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+from common import MIB, Skip, capped, expect, main, read_stats, run, tool
+
+SIGBUS_STATUS = 128 + signal.SIGBUS
+LOST = re.compile(r"^spillway: .*entry \d+, slot 0x[0-9a-f]+", re.MULTILINE)
+
+
+class Pages:
+    """tests/programs/pages.c under a cap, spoken to line by line."""
+
+    def __init__(self, scratch, mib, cap, *swaps, env=None):
+        self.stats = os.path.join(scratch, "stats")
+        options = [word for swap in swaps for word in ("--swap", swap)]
+        self.run = subprocess.Popen(
+            capped(cap, [tool("pages"), str(mib), "1"], *options, stats=self.stats),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, env={**os.environ, **(env or {})})
+
+    def ask(self, command, answer):
+        self.run.stdin.write(command + b"\n")
+        said = self.run.stdout.readline().strip()
+        expect(said == answer, f"{command.decode()}: {said!r} {self.run.stderr.read().decode() if not said else ''}")
+
+    def end(self, status=0):
+        """(statistics, what was said on standard error)."""
+        _, complaints = self.run.communicate(timeout=60)
+        complaints = complaints.decode()
+        expect(self.run.returncode == status, f"exit status {self.run.returncode}, not {status}: {complaints}")
+        return (read_stats(self.stats) if status == 0 else None), complaints
+
+    def dies(self, command):
+        """The command needs bytes that are lost."""
+        self.run.stdin.write(command + b"\n")
+        said, complaints = self.run.communicate(timeout=60)
+        complaints = complaints.decode()
+        expect(self.run.returncode == SIGBUS_STATUS, f"exit status {self.run.returncode}, said {said!r}: {complaints}")
+        expect(b"right" not in said, "it went on")
+        expect(len(LOST.findall(complaints)) == 1, f"not one message with entry and slot: {complaints}")
+
+
+def file_tier(stats):
+    return next(t for t in stats["tiers"] if t["kind"] == "file")
+
+
+@contextlib.contextmanager
+def mounted(scratch, make, *mount):
+    """A small filesystem of its own; what refuses it is a reason to skip."""
+    where = os.path.join(scratch, "mount")
+    os.mkdir(where)
+    for command in [*make, ["mount", *mount, where]]:
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode:
+            raise Skip(f"{command[0]}: {done.stderr.decode().strip()}")
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", "-l", where], check=True)
+
+
+def fill_up(where):
+    """Take all the space that is left."""
+    with open(os.path.join(where, "ballast"), "wb", buffering=0) as f:
+        with contextlib.suppress(OSError):
+            while True:
+                f.write(bytes(1 * MIB))
+        with contextlib.suppress(OSError):
+            while True:
+                f.write(bytes(4096))
+
+
+def goes_on(p):
+    p.ask(b"fill", b"filled")
+    p.ask(b"check", b"right")
+    s, _ = p.end()
+    expect(file_tier(s)["errors"] > 0, f"no error was counted: {s['tiers']}")
+    return f"{file_tier(s)['errors']} errors, {s['cap_exceeded_bytes'] / MIB:.1f} MiB over the cap"
+
+
+def full(kind):
+    def case(scratch):
+        image = os.path.join(scratch, "image")
+        make = [] if kind == "tmpfs" else [["truncate", "-s", "48M", image], ["mkfs.ext4", "-q", "-F", image]]
+        mount = ["-t", "tmpfs", "-o", "size=48M", "spillway-test"] if kind == "tmpfs" else ["-o", "loop", image]
+        with mounted(scratch, make, *mount) as where:
+            p = Pages(scratch, 64, 24 * MIB, "zswap,size=6M", "file", env={"TMPDIR": where})
+            fill_up(where)
+            return goes_on(p)
+
+    return f"a {kind} that is full", case
+
+
+@contextlib.contextmanager
+def failing_file(scratch):
+    """The file of faultio, and a function that tells it what fails."""
+    where = os.path.join(scratch, "mount")
+    os.mkdir(where)
+    if not os.path.exists(tool("faultio")):
+        raise Skip("faultio was not built (libfuse3)")
+    server = subprocess.Popen([tool("faultio"), where, str(64 * MIB)], stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 10
+        while not os.path.exists(os.path.join(where, "data")):
+            if server.poll() is not None:
+                raise Skip("faultio: " + server.stderr.read().decode().strip())
+            expect(time.monotonic() < deadline, "faultio does not mount")
+            time.sleep(0.01)
+
+        def control(text):
+            with open(os.path.join(where, "control"), "w", encoding="ascii") as f:
+                f.write(text + "\n")
+
+        yield os.path.join(where, "data"), control
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def write_fails(fault):
+    def case(scratch):
+        with failing_file(scratch) as (path, control):
+            p = Pages(scratch, 48, 24 * MIB, "zswap,size=6M", f"file:{path},size=64M")
+            control(f"write {fault}")
+            return goes_on(p)
+
+    return f"{fault} on write", case
+
+
+def read_fails(fault):
+    def case(scratch):
+        with failing_file(scratch) as (path, control):
+            p = Pages(scratch, 48, 24 * MIB, "zswap,size=2M", f"file:{path},size=64M")
+            p.ask(b"fill", b"filled")
+            control(f"read {fault}")
+            p.dies(b"check")
+
+    return f"{fault} on read", case
+
+
+def flip(path):
+    """One bit of every stored block, from outside."""
+    with open(path, "r+b") as f:
+        for at in range(4096, os.path.getsize(path), 4096):
+            f.seek(at + 77)
+            byte = f.read(1)
+            if byte != b"\0":
+                f.seek(at + 77)
+                f.write(bytes([byte[0] ^ 4]))
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def cut(path):
+    os.truncate(path, 4096)
+
+
+def damaged(what, damage):
+    def case(scratch):
+        path = os.path.join(scratch, "swap")
+        p = Pages(scratch, 48, 24 * MIB, "zswap,size=2M", f"file:{path},size=64M")
+        p.ask(b"fill", b"filled")
+        damage(path)
+        p.dies(b"check")
+
+    return f"a swap file that is {what}", case
+
+
+def holds_more_than_its_size(scratch):
+    """The ratios of 1 GiB of 3:1 pages on 512 MiB with a pool of 32 MiB, at a quarter of the size."""
+    path = os.path.join(scratch, "swap")
+    p = Pages(scratch, 256, 48 * MIB, "zswap,size=8M", f"file:{path},size=128M")
+    p.ask(b"fill", b"filled")
+    p.ask(b"check", b"right")
+    s, complaints = p.end()
+    expect("full" not in complaints, complaints)
+    expect(file_tier(s)["errors"] == 0, f"{s['tiers']}")
+    expect(s["swapped_pages_peak"] * 4096 > 192 * MIB, f"only {s['swapped_pages_peak']} pages were out")
+    return f"{s['swapped_pages_peak']} pages out, {s['cap_exceeded_bytes'] / MIB:.1f} MiB over the cap"
+
+
+def hides_nothing_in_the_page_cache(scratch):
+    path = os.path.join(scratch, "swap")
+    if not shutil.which("fincore"):
+        raise Skip("no fincore")
+    p = Pages(scratch, 64, 24 * MIB, "zswap,size=2M", f"file:{path},size=64M")
+    p.ask(b"fill", b"filled")
+    cached = int(run(["fincore", "-b", "-n", "-o", "RES", path])[0])
+    p.ask(b"check", b"right")
+    s, _ = p.end()
+    expect(file_tier(s)["writes"] > 1000, f"hardly anything went to the file: {s['tiers']}")
+    expect(cached <= MIB, f"{cached / MIB:.1f} MiB of the swap file are in the page cache")
+    return f"{file_tier(s)['writes']} pages written, {cached} bytes cached"
+
+
+CASES = [
+    full("tmpfs"), full("ext4"),
+    write_fails("eio"), write_fails("enospc"), read_fails("eio"), read_fails("flip"),
+    damaged("flipped", flip), damaged("cut short", cut),
+    ("twice its size in pages", holds_more_than_its_size),
+    ("nothing in the page cache", hides_nothing_in_the_page_cache),
+]
+
+if __name__ == "__main__":
+    sys.exit(main(CASES))
