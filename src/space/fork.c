@@ -31,11 +31,14 @@ void spw_fork_failed(struct spw_space *sp, unsigned child)
 			(*t)->ops->fork_failed(*t, child);
 }
 
-static void end_moves(struct spw_space *sp, uint32_t c)
+/* Nor does any thread come along that would unlock an entry: the parent may load pages while it forks. */
+static void settle(struct spw_space *sp, uint32_t c)
 {
 	for (unsigned i = 0; i < SPW_CLUSTER; i++) {
 		uint64_t *d = &sp->desc[(size_t)c * SPW_CLUSTER + i], w = *d;
 
+		if (w & SPW__LOCK)
+			*d = w &= ~SPW__LOCK;
 		if (spw__word_kind(w) == SPW_FRAME)
 			d = &sp->frame[spw__word_payload(w)];
 		if (*d & SPW__MOVING)
@@ -48,11 +51,9 @@ void spw_fork_child(struct spw_space *sp, unsigned child)
 	for (struct spw_tier **t = sp->order; *t; t++)
 		if ((*t)->ops->fork_child)
 			(*t)->ops->fork_child(*t, child);
-	if (!sp->in_flight)
-		return;
 	for (uint32_t c = 0; c < sp->ever; c++)
 		if (sp->table[c].live)
-			end_moves(sp, c);
+			settle(sp, c);
 	while (sp->orphans)
 		spw__slot_free(sp, (spw_slot_t){sp->orphan[--sp->orphans]});
 	sp->in_flight = 0;

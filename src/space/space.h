@@ -132,7 +132,8 @@ int spw_drain(struct spw_space *sp, struct spw_work *w, struct spw_tier *t);
 void spw_stats(struct spw_space *sp, struct spw_space_stats *out);
 
 /*
- * fork by copying the address space: prepare in the parent with every other thread of the space quiet, then child in
+ * fork by copying the address space: prepare in the parent with every other thread of the space quiet (or at most
+ * loading from a RAM tier or file), then child in
  * the child (copied memory, no other threads) or parent. Moves in flight stay the parent's: in the child they are
  * cancelled, their objects stay where they were. -errno of a tier: nothing changed.
  */

@@ -22,6 +22,8 @@ struct spw__copying {
 int spw__copy_take(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n);
 /* For the handler: m belongs to a range on its way out; it has been dealt with or is held. Host lock held. */
 bool spw__copy_holds(struct spw__agent *a, const struct uffd_msg *m);
+/* Whether the page at va is in memory now, by the kernel's page map. */
+bool spw__page_there(const struct spw__agent *a, uint64_t va);
 /* For the handler: it must not sleep. */
 bool spw__copy_under_way(const struct spw__agent *a);
 /* Note that the pages of mask at va went into the ring at its head. Host lock held. */

@@ -55,8 +55,7 @@ bool spw__copy_under_way(const struct spw__agent *a)
 	return __atomic_load_n(&a->copying.active, __ATOMIC_ACQUIRE);
 }
 
-/* Whether the page at va is there now. */
-static bool present(const struct spw__agent *a, uint64_t va)
+bool spw__page_there(const struct spw__agent *a, uint64_t va)
 {
 	uint64_t pm;
 
@@ -73,7 +72,7 @@ static uint64_t judge(struct spw__agent *a, uint64_t mask)
 	for (uint64_t va = c->start; va < c->end; va += SPW_PAGE) {
 		uint64_t bit = 1ull << ((va - c->start) / SPW_PAGE);
 
-		if (mask & bit && present(a, va))
+		if (mask & bit && spw__page_there(a, va))
 			mask &= ~bit;
 	}
 	for (uint32_t i = 0; i < c->held.events; i++) {
@@ -85,7 +84,7 @@ static uint64_t judge(struct spw__agent *a, uint64_t mask)
 			continue;
 		/* Moved away before the drop: the page itself is at its new place. */
 		for (uint64_t va = c->start; va < c->end; va += SPW_PAGE) {
-			if (va >= from && va < from + len && present(a, va - from + to))
+			if (va >= from && va < from + len && spw__page_there(a, va - from + to))
 				mask &= ~(1ull << ((va - c->start) / SPW_PAGE));
 		}
 	}

@@ -39,8 +39,9 @@
 
 /* What the parent tells the child; the descriptor travels beside it. */
 struct handover {
-	uint32_t served, events;
+	uint32_t served, earlies, events;
 	uint64_t page[SPW_FORK_NOTES];
+	uint64_t early[SPW_FORK_NOTES];
 	struct uffd_msg event[SPW_HELD];
 };
 
@@ -203,6 +204,40 @@ static void serve_forker(struct spw__agent *a, uint64_t va)
 	spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
 }
 
+/*
+ * A fault of another thread before the fork event. It cannot always be held: the thread may hold a lock of libc's that F
+ * waits for on its way to the clone. The page is placed without touching the agent's state, which F may be copying at
+ * this moment, and settled later: by the parent at the thaw, by the child where its copy of the page is there. Behind an
+ * event the state is no longer true of the range; then the fault is held after all.
+ */
+static bool serve_early(struct spw__agent *a, uint64_t va)
+{
+	struct spw__fork *f = &a->fork;
+	spw_entry_t e = spw__pt_lookup(&a->pt, va);
+	spw_slot_t where = SPW_SLOT_NONE;
+	void *to = (void *)(uintptr_t)va;
+
+	if (f->held.events || f->earlies == SPW_FORK_NOTES)
+		return false;
+	for (uint32_t i = 0; i < f->earlies; i++) {
+		if (f->early[i] == va)
+			return false;
+	}
+	if (e.idx == SPW_ENTRY_NONE || spw_kind(a->space, e) == SPW_FREE) {
+		if (spw__uffd_zero(a->uffd, to, SPW_PAGE) < 0)
+			spw__uffd_wake(a->uffd, to, SPW_PAGE);
+		return true;
+	}
+	int ret = spw_load(a->space, a->fault_work, e, a->window, &where);
+
+	if (ret)
+		spw__agent_lost(e, where, -ret);
+	if (spw__uffd_copy_quiet(a->uffd, to, a->window, SPW_PAGE) > 0)
+		f->early[f->earlies++] = va;
+	spw__uffd_wake(a->uffd, to, SPW_PAGE);
+	return true;
+}
+
 static void read_own(struct spw__agent *a)
 {
 	struct spw__fork *f = &a->fork;
@@ -214,7 +249,7 @@ static void read_own(struct spw__agent *a)
 		f->child_fd = (int)m.arg.fork.ufd;
 	else if (m.event == UFFD_EVENT_PAGEFAULT && (int)m.arg.pagefault.feat.ptid == f->forker && f->child_fd < 0)
 		serve_forker(a, spw__msg_page(&m));
-	else
+	else if (m.event != UFFD_EVENT_PAGEFAULT || f->child_fd >= 0 || !serve_early(a, spw__msg_page(&m)))
 		spw__held_add(a, &f->held, &m);
 }
 
@@ -262,6 +297,8 @@ static bool hand_over(struct spw__agent *a, int sock)
 	    who.pid != __atomic_load_n(&a->ctl->proc[f->child_slot].pid, __ATOMIC_ACQUIRE))
 		return false;
 	h.served = f->served;
+	h.earlies = f->earlies;
+	memcpy(h.early, f->early, sizeof(h.early));
 	h.events = f->held.events;
 	memcpy(h.page, f->page, sizeof(h.page));
 	memcpy(h.event, f->held.event, sizeof(h.event));
@@ -407,7 +444,7 @@ static void freeze(struct spw__agent *a)
 	if (ret)
 		spw__agent_die("cannot prepare a fork", -ret);
 	f->child_slot = (unsigned)slot;
-	f->served = f->held.events = f->held.faults = 0;
+	f->served = f->earlies = f->held.events = f->held.faults = 0;
 	f->ready = 0;
 	f->after = 0;
 }
@@ -424,6 +461,8 @@ static void thaw(struct spw__agent *a)
 		spw_fork_failed(a->space, f->child_slot);
 		__atomic_store_n(&r->pid, 0, __ATOMIC_RELEASE);
 	}
+	for (uint32_t i = 0; i < f->earlies; i++)
+		spw__pt_free_range(&a->pt, f->early[i], f->early[i] + SPW_PAGE);
 	spw__held_release(a, &f->held);
 }
 
@@ -530,6 +569,10 @@ static void take_over(struct spw__agent *a)
 		spw__agent_die("did not get its descriptor after a fork", -a->uffd);
 	for (uint32_t i = 0; i < h.served; i++)
 		spw__pt_free_range(&a->pt, h.page[i], h.page[i] + SPW_PAGE);
+	for (uint32_t i = 0; i < h.earlies; i++) {
+		if (spw__page_there(a, h.early[i]))
+			spw__pt_free_range(&a->pt, h.early[i], h.early[i] + SPW_PAGE);
+	}
 	for (uint32_t i = 0; i < h.events; i++)
 		replay(a, &h.event[i]);
 	if (__atomic_load_n(&keeps_from_children, __ATOMIC_ACQUIRE) && spw__regions_lost(&a->regions, lose, a))

@@ -35,6 +35,8 @@ struct spw__fork {
 	int listen_fd;       /* where the child asks for its descriptor */
 	uint32_t served;     /* pages put into the child so far */
 	uint64_t page[SPW_FORK_NOTES];
+	uint32_t earlies;    /* pages put into the parent, for other threads than F, between freeze and fork event */
+	uint64_t early[SPW_FORK_NOTES];
 	struct spw__held held; /* the parent's own messages while frozen; the events are told to the child too */
 	uint32_t ready;      /* A in the child: the agent stands; futex */
 	uint64_t signals;    /* the forking thread's mask */
