@@ -28,34 +28,22 @@ def job(name):
 # Inputs: each writes the files that its programs read.
 
 def words(scratch):
+    """Long lines: what decides is the number of lines that do not fit, for a sort reads them in every order."""
     r = random.Random(1)
     with open(os.path.join(scratch, "words"), "w", encoding="ascii") as f:
         for _ in range(6):
-            lines = [f"{r.getrandbits(50):x} {r.choice(('red', 'green', 'blue'))} {i}\n" for i in range(90000)]
+            lines = [f"{r.getrandbits(50):x} {r.choice(('red', 'green', 'blue'))} {i} {r.getrandbits(900):x} {'-' * 450}\n"
+                     for i in range(10000)]
             f.writelines(lines)
             f.writelines(lines[::2])
 
 
-def bytes_of_a_kind(scratch):
-    r = random.Random(2)
-    blocks = [r.randbytes(1500) + bytes(500) for _ in range(3000)]
-    with open(os.path.join(scratch, "bytes"), "wb") as f:
-        for i in range(14000):
-            f.write(blocks[i * 7 % len(blocks)] if i % 3 else r.randbytes(2000))
-
-
-def fewer_bytes(scratch):
-    bytes_of_a_kind(scratch)
-    with open(os.path.join(scratch, "bytes"), "rb") as f, open(os.path.join(scratch, "few"), "wb") as few:
-        few.write(f.read(5000000))
-
-
 def source(scratch):
     with open(os.path.join(scratch, "large.c"), "w", encoding="ascii") as f:
-        for i in range(220):
+        for i in range(180):
             f.write(f"int f{i}(int *p, int n) {{ int s = {i}; for (int k = 0; k < n; k++) {{ "
                     f"s += p[k] * {i * 7 % 101} ^ k; if (s & {1 << i % 20}) s ^= p[(s & 15)]; }} return s; }}\n")
-        f.write("int all(int *p, int n) { int s = 0;\n" + "".join(f"s ^= f{i}(p, n);\n" for i in range(220)) + "return s; }\n")
+        f.write("int all(int *p, int n) { int s = 0;\n" + "".join(f"s ^= f{i}(p, n);\n" for i in range(180)) + "return s; }\n")
 
 
 def nothing(_):
@@ -69,8 +57,8 @@ PROGRAMS = {
     "python3 dictionaries": (nothing, [PYTHON, job("dicts.py")], None),
     "python3 multiprocessing": (nothing, [PYTHON, job("forks.py")], None),
     "python3 threads": (nothing, [PYTHON, job("threads.py")], None),
-    "xz -T2": (fewer_bytes, ["xz", "-T2", "-4", "--block-size=2500KiB", "-kc", "few"], None),
-    "zstd -T2 --long": (bytes_of_a_kind, ["zstd", "-q", "-T2", "--long=25", "-11", "-c", "bytes"], None),
+    "xz -T2": (words, ["xz", "-T2", "-0", "--block-size=24MiB", "-kc", "words"], None),
+    "zstd -T2 --long": (words, ["zstd", "-q", "-T2", "--long=26", "-3", "-c", "words"], None),
     "gcc -O2": (source, ["gcc", "-O2", "-c", "large.c", "-o", "large.o"], "large.o"),
     "pipeline of five": (words, ["sh", "-c", "cat words | tr a-f A-F | sort -S 1G | awk '!seen[$1]++ {n[$2]++; print} "
                                  "END {for (c in n) print c, n[c] | \"sort\"}' | cksum"], None),
@@ -178,11 +166,11 @@ class Redis:
         return self.server.wait(30)
 
 
-KEYS = [b"key:%d" % i for i in range(60000)]
+KEYS = [b"key:%d" % i for i in range(35000)]
 
 
 def value(i, version):
-    return b"value %d of %d " % (version, i) + random.Random(i * 10 + version).randbytes(400).hex().encode()
+    return b"value %d of %d " % (version, i) + random.Random(i * 10 + version).randbytes(800).hex().encode()
 
 
 def redis_round(folder, wrapper):

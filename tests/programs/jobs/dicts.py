@@ -4,14 +4,15 @@ import array
 import random
 
 r = random.Random(1)
-words = {f"word-{i}": [i, str(i * 7)] for i in range(75000)}
-numbers = array.array("q", (r.getrandbits(40) for _ in range(700000)))
-order = sorted(words, key=lambda w: words[w][1])
+words = {f"word-{i}": [i, r.randbytes(450).hex()] for i in range(30000)}
+numbers = array.array("d", (r.random() for _ in range(1200000)))
+order = sorted(words, key=lambda w: words[w][1][:8])
 total = 0
 for i, w in enumerate(order):
-    total = (total * 31 + words[w][0] + numbers[i * 13 % len(numbers)]) % (1 << 61)
-numbers = array.array("q", sorted(numbers))
-print(total, sum(numbers[::97]), numbers[0], numbers[-1])
+    total = (total * 31 + words[w][0] + int(words[w][1][-6:], 16)) % (1 << 61)
+    numbers[i * 32 % len(numbers)] += i
+doubles = array.array("d", (2 * x for x in numbers))
+print(total, sum(numbers), max(doubles), doubles[12345])
 for w in list(words)[::5]:
     del words[w]
 print(len(words), sum(v[0] for v in words.values()))

@@ -4,7 +4,7 @@ import multiprocessing
 import random
 
 r = random.Random(2)
-table = [r.randbytes(250).hex().encode() for _ in range(50000)]
+table = [r.randbytes(400).hex().encode() for _ in range(36000)]
 
 
 def digest(part):

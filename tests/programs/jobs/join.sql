@@ -3,10 +3,10 @@ PRAGMA cache_size = -200000;
 PRAGMA temp_store = MEMORY;
 CREATE TABLE item(id INTEGER PRIMARY KEY, name TEXT, class INTEGER);
 CREATE TABLE sale(item INTEGER, amount INTEGER, note TEXT);
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000)
+INSERT INTO item SELECT i, 'item ' || (i * 7919 % 6000) || ' of the catalogue', i * 31 % 97 FROM n;
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)
-INSERT INTO item SELECT i, 'item ' || (i * 7919 % 60000) || ' of the catalogue', i * 31 % 97 FROM n;
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400000)
-INSERT INTO sale SELECT 1 + i % 60000, i * 37 % 1000, 'sale number ' || i || ' paid ' || (i * 104729 % 1000003) FROM n;
+INSERT INTO sale SELECT 1 + i % 6000, i * 37 % 1000, printf('sale number %d paid %0200d %0250x', i, i * 104729 % 1000003, i) FROM n;
 CREATE INDEX sale_item ON sale(item, amount);
 SELECT class, count(*), sum(amount), max(name), min(note) FROM sale JOIN item ON item.id = sale.item GROUP BY class ORDER BY class;
 SELECT name, sum(amount) AS s FROM item JOIN sale ON item = id WHERE class < 10 GROUP BY name ORDER BY s DESC, name LIMIT 50;

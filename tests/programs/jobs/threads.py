@@ -11,11 +11,11 @@ handed = [queue.Queue() for _ in range(3)]
 
 def work(number):
     r = random.Random(number)
-    own = [r.getrandbits(60) for _ in range(170000)]
+    own = [r.randbytes(600) for _ in range(12000)]
     handed[(number + 1) % 3].put(sorted(own))
-    text = " ".join(map(str, own)).encode()
-    other = handed[number].get()
-    results[number] = (zlib.crc32(zlib.compress(text, 1)), zlib.crc32(text), sum(other[::7]), other[0])
+    text = b"".join(own)
+    other = b"".join(handed[number].get())
+    results[number] = (zlib.crc32(zlib.compress(text[:2000000], 1)), zlib.crc32(text), zlib.crc32(other))
 
 
 threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
