@@ -19,8 +19,8 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#define PAGE 4096u
-#define PART 512u
+#define PAGE  4096u
+#define PART  512u
 #define NOISE 168u /* bytes of a part, whole words */
 
 static char *set;

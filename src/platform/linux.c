@@ -17,7 +17,8 @@
 
 #define PAGE               4096u
 #define SPINS_BEFORE_YIELD 100u
-#define CLAIMED            1u /* base of a table row that is being filled */
+#define SPINS_BEFORE_STUCK 4000u /* most of them yields: some milliseconds */
+#define CLAIMED            1u    /* base of a table row that is being filled */
 
 static struct spw__plat_range ranges[SPW_PLAT_RANGES];
 
@@ -96,12 +97,17 @@ uint64_t spw__plat_now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+void (*spw__plat_stuck)(void);
+
 void spw__plat_relax(unsigned spins)
 {
-	if (spins < SPINS_BEFORE_YIELD)
+	if (spins < SPINS_BEFORE_YIELD) {
 		__builtin_ia32_pause();
-	else
-		spw__sys0(SYS_sched_yield);
+		return;
+	}
+	if (spins == SPINS_BEFORE_STUCK && spw__plat_stuck)
+		spw__plat_stuck();
+	spw__sys0(SYS_sched_yield);
 }
 
 bool spw__plat_owns(const void *p)

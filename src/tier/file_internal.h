@@ -160,8 +160,9 @@ struct spw_segment {
 };
 
 #define SPW__WINDOWS      4u
-#define SPW__WINDOW_BYTES (64u * 1024)
+#define SPW__WINDOW_BYTES (SPW_FILE_SEGMENT / 2 + SPW__BUFFER_BYTES)
 #define SPW__STREAMS      4u
+#define SPW__NEAR         SPW__WINDOW_BYTES /* reads so far apart are of one stream */
 #define SPW__BUFFERS      64u
 #define SPW__BUFFER_BYTES (2 * SPW__BLOCK) /* a sealed page lies in at most two blocks */
 #define SPW__READ_BYTES   (SPW__BUFFERS * SPW__BUFFER_BYTES + SPW__WINDOWS * SPW__WINDOW_BYTES)
@@ -211,8 +212,8 @@ struct spw__file {
 
 	/* Reading: file_read.c. */
 	uint64_t buffers __attribute__((aligned(64))); /* A bit per read buffer in use */
-	uint64_t expected[SPW__STREAMS];               /* A where the last reads ended */
-	uint32_t expected_n;                           /* A */
+	uint64_t late[SPW__STREAMS];                   /* A where the last reads were */
+	uint32_t late_n;                               /* A */
 	struct spw__window window[SPW__WINDOWS];
 	uint32_t window_n; /* A */
 

@@ -3,8 +3,9 @@
  * Reading objects back.
  *
  * A random read fetches the one or two blocks that the object lies in. A sequential one would do that for each object,
- * though the next three or four dozen lie behind it: they went out together. So a read that begins where another ended
- * fetches a window, and the following ones find their bytes there. Nobody has to tell a window that its part of the
+ * though the next dozens lie around it: they went out together, if in whatever order the pool held them, which is
+ * often the reverse of the program's. So a read near another fetches the whole window of the file that it lies in, and
+ * the following ones find their bytes there. Nobody has to tell a window that its part of the
  * file was written anew: bytes of another generation do not pass the seal, and what does not pass is read again from
  * the file before it is an error.
  */
@@ -55,39 +56,40 @@ static bool from_window(struct spw__file *f, const struct place *p, void *buf)
 	return found;
 }
 
-/* Does this read go on where another ended? Remembers where it ends itself. */
-static bool sequential(struct spw__file *f, const struct place *p)
+/* Is this read near a late one? Remembers where it is itself. */
+static bool local(struct spw__file *f, const struct place *p)
 {
-	uint64_t begin = p->first + p->skip, end = begin + spw__file_align(SPW__TAG + p->len, SPW_UNIT);
-
 	for (unsigned i = 0; i < SPW__STREAMS; i++) {
-		uint64_t at = SPW__LOAD(f->expected[i]);
+		uint64_t at = SPW__LOAD(f->late[i]);
 
-		/* The owners of a batch and its last block's rest may lie between. */
-		if (at && begin >= at && begin - at < 2 * SPW__BLOCK) {
-			__atomic_store_n(&f->expected[i], end, __ATOMIC_RELAXED);
+		if (at && p->first < at + SPW__NEAR && at < p->first + SPW__NEAR) {
+			__atomic_store_n(&f->late[i], p->first, __ATOMIC_RELAXED);
 			return true;
 		}
 	}
-	__atomic_store_n(&f->expected[SPW__ADD(f->expected_n, 1) % SPW__STREAMS], end, __ATOMIC_RELAXED);
+	__atomic_store_n(&f->late[SPW__ADD(f->late_n, 1) % SPW__STREAMS], p->first, __ATOMIC_RELAXED);
 	return false;
 }
 
-/* Fill a window from the object on, not beyond its segment. False if all are busy or the object could not be read. */
+/*
+ * Fill the window that the object lies in, not beyond its segment. Windows overlap by the longest object, so that each lies
+ * whole in the one in which it begins. False if all are busy or the object could not be read.
+ */
 static bool fill_window(struct spw__file *f, const struct place *p)
 {
 	struct spw__window *w = &f->window[SPW__ADD(f->window_n, 1) % SPW__WINDOWS];
-	uint64_t end = spw__seg_offset(f->sh, p->seg) + SPW_FILE_SEGMENT;
-	uint32_t want = end - p->first < SPW__WINDOW_BYTES ? (uint32_t)(end - p->first) : SPW__WINDOW_BYTES;
+	uint64_t seg = spw__seg_offset(f->sh, p->seg), stride = SPW__WINDOW_BYTES - SPW__BUFFER_BYTES;
+	uint64_t from = seg + (p->first - seg) / stride * stride, left = seg + SPW_FILE_SEGMENT - from;
+	uint32_t want = left < SPW__WINDOW_BYTES ? (uint32_t)left : SPW__WINDOW_BYTES;
 	int64_t got;
 
 	if (!spw__spin_try(&w->lock))
 		return false;
-	got = f->io.read(f->io.ctx, window_data(f, w), want, p->first);
-	__atomic_store_n(&w->first, p->first, __ATOMIC_RELAXED);
+	got = f->io.read(f->io.ctx, window_data(f, w), want, from);
+	__atomic_store_n(&w->first, from, __ATOMIC_RELAXED);
 	__atomic_store_n(&w->bytes, got > 0 ? (uint32_t)got : 0, __ATOMIC_RELAXED);
 	spw__spin_unlock(&w->lock);
-	return got >= p->span;
+	return got > 0 && covers(w, p);
 }
 
 static unsigned take_buffer(struct spw__file *f)
@@ -139,9 +141,9 @@ int spw__file_get(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf)
 	p.at = (uint32_t)(offset - spw__seg_offset(f->sh, seg));
 	p.gen = spw__seg_generation(f->sh, seg);
 	SPW__ADD(f->reads, 1);
-	bool next = sequential(f, &p);
+	bool near = local(f, &p);
 
-	if (from_window(f, &p, buf) || (next && fill_window(f, &p) && from_window(f, &p, buf)))
+	if (from_window(f, &p, buf) || (near && fill_window(f, &p) && from_window(f, &p, buf)))
 		return 0;
 	err = from_file(f, &p, buf);
 	/* Of another generation now: the slot was freed while it was read, and the caller will see that. */

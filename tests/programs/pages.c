@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PAGE 4096u
+#define PAGE         4096u
 #define RANDOM_WORDS (PAGE / 3 / 8)
 
 static char *memory;
@@ -58,8 +58,8 @@ static void check_page(uint32_t page)
 
 		if (got == word(page, i))
 			continue;
-		fprintf(stderr, "pages: pid %d page %u word %u: expected %016llx, got %016llx\n", (int)getpid(), page, i,
-			(unsigned long long)word(page, i), (unsigned long long)got);
+		fprintf(stderr, "pages: pid %d page %u word %u: expected %016llx, got %016llx\n", (int)getpid(), page,
+			i, (unsigned long long)word(page, i), (unsigned long long)got);
 		exit(3);
 	}
 }

@@ -20,8 +20,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PERIOD_NS 10000000
-#define MAX_TREE 512
+#define PERIOD_NS   10000000
+#define MAX_TREE    512
 #define MAX_SAMPLES (1u << 20)
 
 static pid_t tree[MAX_TREE];

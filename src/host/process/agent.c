@@ -68,8 +68,9 @@ static __attribute__((noreturn)) void end_by(int sig)
 
 void spw__agent_lost(spw_entry_t e, spw_slot_t where, int error)
 {
-	spw__say("a page cannot be restored (entry %u, slot 0x%x): %s; stopping process %u with SIGBUS", (uint64_t)e.idx,
-		 where.v, error == EBADMSG ? "its bytes are damaged on the swap file" : "the swap file cannot be read",
+	spw__say("a page cannot be restored (entry %u, slot 0x%x): %s; stopping process %u with SIGBUS",
+		 (uint64_t)e.idx, where.v,
+		 error == EBADMSG ? "its bytes are damaged on the swap file" : "the swap file cannot be read",
 		 (uint64_t)spw__sys0(SYS_getpid));
 	end_by(SIGBUS);
 }
@@ -282,7 +283,8 @@ static bool reuse_record(struct spw__agent *a, int32_t pid)
 			continue;
 		if (a->ctl->file_max_bytes)
 			spw__file_reap(file_shared(a->ctl), i);
-		memset(&r->pool_bytes, 0, offsetof(struct spw_ctl_proc, target_bytes) - offsetof(struct spw_ctl_proc, pool_bytes));
+		memset(&r->pool_bytes, 0,
+		       offsetof(struct spw_ctl_proc, target_bytes) - offsetof(struct spw_ctl_proc, pool_bytes));
 		a->rec = r;
 		a->slot = i;
 		fill_record(r);

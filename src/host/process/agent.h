@@ -21,6 +21,7 @@
 #include "host/process/fork.h"
 #include "host/process/frames.h"
 #include "host/process/pagetable.h"
+#include "host/process/place.h"
 #include "host/process/regions.h"
 #include "host/process/thread.h"
 #include "space/space.h"
@@ -28,8 +29,8 @@
 
 #include <stdbool.h>
 
-#define SPW_STREAMS 8u    /* sequential streams told apart by readahead */
-#define SPW_WINDOW_MAX 32u /* pages fetched for one fault at most */
+#define SPW_STREAMS     8u  /* sequential streams told apart by readahead */
+#define SPW_WINDOW_MAX  32u /* pages fetched for one fault at most */
 #define SPW_QUARANTINES 64u
 
 struct spw__stream {
@@ -53,30 +54,33 @@ struct spw__agent {
 	/* Set once. */
 	struct spw_ctl *ctl;
 	struct spw_ctl_proc *rec;
-	unsigned slot;         /* rec's index: our number on the file tier */
+	unsigned slot; /* rec's index: our number on the file tier */
 	struct spw_space *space;
 	struct spw_tier *zswap, *file; /* file may be NULL */
 	struct spw_work *reclaim_work, *fault_work;
 	int uffd, trash_fd, pagemap_fd, statm_fd, supervisor_fd;
 	uint64_t features;
-	bool move;             /* evict by UFFDIO_MOVE */
+	bool move; /* evict by UFFDIO_MOVE */
 	int reclaim_tid;
-	bool refused;          /* it could not arm: this process runs uncapped */
+	bool refused; /* it could not arm: this process runs uncapped */
 
 	/* The reclaimer's own. */
-	bool reported;         /* that every tier is full, since something last went out */
-	bool draining;         /* the pool is between its marks, on the way down */
-	bool moving;           /* objects are on their way to the file */
-	bool family;           /* a fork shared pages: resident counts some twice */
-	uint64_t shared_next;  /* when to measure them again, ns */
-	uint64_t shared;       /* bytes of resident that others count too, when last measured */
+	bool reported;             /* that every tier is full, since something last went out */
+	bool draining;             /* the pool is between its marks, on the way down */
+	bool moving;               /* objects are on their way to the file */
+	uint64_t measured;         /* when resident was, ns */
+	bool family;               /* a fork shared pages: resident counts some twice */
+	uint64_t shared_next;      /* when to measure them again, ns */
+	uint64_t shared;           /* bytes of resident that others count too, when last measured */
 	uint64_t busy, busy_bytes; /* pages of ours alone that the kernel would not move, 0 = none */
-	uint64_t stuck;        /* where that has been tried to mend last */
-	char *window;          /* SPW_WINDOW_MAX pages: what the handler restores into */
-	int swap_fd;           /* the file tier's, -1 = none */
+	uint64_t stuck;            /* where that has been tried to mend last */
+	char *window;              /* SPW_WINDOW_MAX pages: what the handler restores into */
+	int swap_fd;               /* the file tier's, -1 = none */
 	struct spw_file_io file_io;
 
 	struct spw__lock work; /* held by the reclaimer while it works, by a fork while it must not */
+
+	struct spw__place place;
 
 	struct spw__lock lock; /* guards what follows */
 	struct spw__pt pt;
@@ -87,18 +91,18 @@ struct spw__agent {
 	struct spw__quarantine quarantine[SPW_QUARANTINES];
 	uint32_t quarantines;
 	struct spw__copying copying;
-	uint64_t hand;         /* where the sweep goes on */
+	uint64_t hand; /* where the sweep goes on */
 	bool armed;
-	bool rescan;           /* the map has changed in a way that its size may not show */
+	bool rescan; /* the map has changed in a way that its size may not show */
 	struct spw__fork fork;
 	uint64_t fork_pid, fork_nonce; /* address of the socket that our children find us by */
 
 	/* Shared without the lock, atomically. */
-	uint32_t kick;         /* futex: the reclaimer is wanted */
-	uint32_t room;         /* futex: memory was given back */
-	uint32_t waiting;      /* the handler waits for room */
-	int64_t resident;      /* bytes: last measurement plus what was put in, less what was taken out */
-	uint32_t full;         /* no room can be made (every tier is full, or nothing is left to take): do not wait for it */
+	uint32_t kick;    /* futex: the reclaimer is wanted */
+	uint32_t room;    /* futex: memory was given back */
+	uint32_t waiting; /* the handler waits for room */
+	int64_t resident; /* bytes: last measurement plus what was put in, less what was taken out */
+	uint32_t full;    /* no room can be made (every tier is full, or nothing is left to take): do not wait for it */
 	uint64_t faults_window; /* pages brought back since the last heat update */
 };
 
@@ -125,8 +129,13 @@ void spw__agent_lost(spw_entry_t e, spw_slot_t where, int error) __attribute__((
 /* Stop the program: the agent itself cannot go on safely. */
 void spw__agent_die(const char *what, int error) __attribute__((noreturn));
 
-/* reclaim.c: the thread, and one batch of it for callers that cannot wait. */
+/* reclaim.c: the thread. */
 int spw__reclaim_thread(void *agent);
+/*
+ * reclaim.c: one batch of the thread's work by the handler, if that is due, nobody else is at it, and the two share a CPU.
+ * Returns whether memory was given back. No lock held.
+ */
+bool spw__reclaim_here(struct spw__agent *a);
 /* fault.c: the thread. */
 int spw__fault_thread(void *agent);
 /* fault.c: make what the thread needs. */
@@ -143,8 +152,11 @@ bool spw__event_clear(struct spw__agent *a, uint64_t start, uint64_t end);
 void spw__event_missing(struct spw__agent *a, uint64_t va);
 /* fork.c: the event that a child has been made; fd is its userfaultfd. Host lock held. */
 void spw__fork_event(struct spw__agent *a, int fd);
-/* evict.c: take up to `pages` cold pages out into frames. Takes the lock. Returns how many went. */
-unsigned spw__evict(struct spw__agent *a, unsigned pages);
+/*
+ * evict.c: take up to `pages` cold pages out into frames. Takes the lock. Returns how many went. may_fault: the caller is not
+ * the one who serves faults; otherwise pages that have to be touched first end it (agent.busy says so).
+ */
+unsigned spw__evict(struct spw__agent *a, unsigned pages, bool may_fault);
 /* evict.c: move every frame's page back where it came from. Host lock held. */
 void spw__evict_undo(struct spw__agent *a);
 #endif

@@ -17,7 +17,7 @@
 #include <linux/userfaultfd.h>
 
 #define PM_THERE (3ull << 62) /* present, or under migration */
-#define CHUNK 512u /* page map words read at a time */
+#define CHUNK    512u         /* page map words read at a time */
 
 /* The highest present page of [start, end), 0 if none. */
 static uint64_t highest_present(const struct spw__agent *a, uint64_t start, uint64_t end)

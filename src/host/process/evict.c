@@ -11,8 +11,8 @@
  * only under the lock that is held here. So what the move takes is what the page table says: the page of a range
  * that is still registered. The one gap, a madvise(2) that was let go but has not run, is event.c's quarantine.
  */
-#include "host/process/agent.h"
 #include "host/process/evict.h"
+#include "host/process/agent.h"
 #include "host/process/uffd.h"
 #include "platform/sys.h"
 
@@ -23,11 +23,11 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-#define PM_PRESENT (1ull << 63)
-#define PM_SWAP (1ull << 62) /* under migration, or in the kernel's own swap */
+#define PM_PRESENT   (1ull << 63)
+#define PM_SWAP      (1ull << 62) /* under migration, or in the kernel's own swap */
 #define PM_EXCLUSIVE (1ull << 56)
-#define SPAN_BYTES (64u * SPW_PAGE) /* swept at a time: pages that a mask holds */
-#define AGE_STUCK 8 /* sweeps to leave a run alone that the kernel would not move */
+#define SPAN_BYTES   (64u * SPW_PAGE) /* swept at a time: pages that a mask holds */
+#define AGE_STUCK    8                /* sweeps to leave a run alone that the kernel would not move */
 
 /* The pages, of up to 64, that have all of `bits` in the page map. */
 static uint64_t having(const uint64_t *pm, unsigned n, uint64_t bits)
@@ -228,7 +228,7 @@ static void unshare(struct spw__agent *a)
 	a->busy = 0;
 }
 
-unsigned spw__evict(struct spw__agent *a, unsigned pages)
+unsigned spw__evict(struct spw__agent *a, unsigned pages, bool may_fault)
 {
 	unsigned taken = 0, rounds = 0;
 	bool wrapped = false;
@@ -243,6 +243,8 @@ unsigned spw__evict(struct spw__agent *a, unsigned pages)
 		spw__unlock(&a->lock);
 		if (ret == -EAGAIN)
 			spw__sys0(SYS_sched_yield); /* the program's thread has to run before moves work again */
+		if (a->busy && !may_fault)
+			return taken + (ret > 0 ? (unsigned)ret : 0);
 		if (a->busy)
 			unshare(a);
 		if (ret == -ENOSPC || ret == -ENOMEM)

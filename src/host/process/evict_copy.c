@@ -79,7 +79,8 @@ static uint64_t judge(struct spw__agent *a, uint64_t mask)
 		const struct uffd_msg *m = &c->held.event[i];
 		uint64_t from = m->arg.remap.from, to = m->arg.remap.to, len = m->arg.remap.len;
 
-		unmapped |= m->event == UFFD_EVENT_UNMAP && m->arg.remove.start < c->end && m->arg.remove.end > c->start;
+		unmapped |=
+			m->event == UFFD_EVENT_UNMAP && m->arg.remove.start < c->end && m->arg.remove.end > c->start;
 		if (m->event != UFFD_EVENT_REMAP)
 			continue;
 		/* Moved away before the drop: the page itself is at its new place. */
@@ -93,7 +94,8 @@ static uint64_t judge(struct spw__agent *a, uint64_t mask)
 	for (uint64_t va = c->start; unmapped && va < c->end; va += SPW_PAGE) {
 		void *p = (void *)(uintptr_t)va;
 
-		if (spw__sys3(SYS_mincore, p, SPW_PAGE, &in_core) == 0 && spw__uffd_protect(a->uffd, p, SPW_PAGE, 0) != 0)
+		if (spw__sys3(SYS_mincore, p, SPW_PAGE, &in_core) == 0 &&
+		    spw__uffd_protect(a->uffd, p, SPW_PAGE, 0) != 0)
 			spw__agent_die("dropped a page of a mapping that replaced one it was taking out", 0);
 	}
 	return mask;

@@ -20,10 +20,10 @@
 #include <errno.h>
 #include <poll.h>
 
-#define ZERO_RUN (2u << 20)     /* bytes of untouched memory mapped for one fault at most */
+#define ZERO_RUN     (2u << 20) /* bytes of untouched memory mapped for one fault at most */
 #define ZERO_RUN_MIN (64u << 10)
-#define POLL_MS 1000            /* a fork that failed sends no event; it is noticed this late at most */
-#define WAIT_ROUNDS 64          /* of at most 1 ms: then the program goes on, over the cap */
+#define POLL_MS      1000 /* a fork that failed sends no event; it is noticed this late at most */
+#define WAIT_ROUNDS  64   /* of at most 1 ms: then the program goes on, over the cap */
 
 int spw__fault_init(struct spw__agent *a)
 {
@@ -97,6 +97,8 @@ static void wait_for_room(struct spw__agent *a)
 	for (unsigned i = 0; i < WAIT_ROUNDS && over_cap(a) && !spw__copy_under_way(a); i++) {
 		uint32_t seen = __atomic_load_n(&a->room, __ATOMIC_ACQUIRE);
 
+		if (spw__reclaim_here(a))
+			continue;
 		__atomic_add_fetch(&a->kick, 1, __ATOMIC_RELEASE);
 		spw__wake_all(&a->kick);
 		if (over_cap(a))
@@ -238,13 +240,16 @@ static bool read_one(struct spw__agent *a, bool may_wait)
 		return false;
 	if (spw__copy_holds(a, &m))
 		return true;
-	if (m.event == UFFD_EVENT_PAGEFAULT && m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP)
+	if (m.event == UFFD_EVENT_PAGEFAULT && m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) {
 		/* A page that was on its way out and stayed. */
 		spw__uffd_protect(a->uffd, (void *)(uintptr_t)spw__msg_page(&m), SPW_PAGE, 0);
-	else if (m.event == UFFD_EVENT_PAGEFAULT)
+	} else if (m.event == UFFD_EVENT_PAGEFAULT) {
+		if (may_wait)
+			spw__place_fault(a, m.arg.pagefault.feat.ptid);
 		spw__fault_serve(a, spw__msg_page(&m), may_wait);
-	else
+	} else {
 		spw__event(a, &m);
+	}
 	return true;
 }
 
@@ -259,10 +264,15 @@ int spw__fault_thread(void *agent)
 	struct spw__agent *a = agent;
 	struct pollfd p = {.fd = a->uffd, .events = POLLIN};
 
+	spw__place_init(a);
 	for (;;) {
+		__atomic_store_n(&a->place.busy, 0, __ATOMIC_RELEASE);
 		spw__sys3(SYS_poll, &p, 1, POLL_MS);
+		__atomic_store_n(&a->place.busy, 1, __ATOMIC_RELEASE);
+		__atomic_add_fetch(&a->place.rounds, 1, __ATOMIC_RELEASE);
 		lock_thawed(a);
 		read_one(a, true);
 		spw__unlock(&a->lock);
+		spw__reclaim_here(a);
 	}
 }

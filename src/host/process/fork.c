@@ -35,7 +35,7 @@
 #include <sys/un.h>
 
 #define ALIVE_CHECK_MS 20
-#define HOOK_STACK (16u << 10) /* more than the hooks use; less than the smallest thread stack */
+#define HOOK_STACK     (16u << 10) /* more than the hooks use; less than the smallest thread stack */
 
 /* What the parent tells the child; the descriptor travels beside it. */
 struct handover {
@@ -472,6 +472,7 @@ void spw__fork_park(struct spw__agent *a)
 
 	if (state(f) != SPW_FORK_PARK)
 		return;
+	spw__place_free(a); /* nobody watches it meanwhile */
 	pass(f, SPW_FORK_PARKED);
 	await(f, SPW_FORK_FREEZE);
 	spw__lock(&a->lock);

@@ -27,19 +27,19 @@ enum spw__fork_state {
 
 struct spw__fork {
 	struct spw__lock lock; /* one fork at a time: F holds it from before to after */
-	uint32_t state;      /* A enum spw__fork_state; futex */
-	int forker;          /* F's thread id: its own faults are served all along */
-	int child_fd;        /* the child's userfaultfd, -1 = none */
-	uint32_t after;      /* A F has come back from clone(2) */
-	unsigned child_slot; /* record reserved for it */
-	int listen_fd;       /* where the child asks for its descriptor */
-	uint32_t served;     /* pages put into the child so far */
+	uint32_t state;        /* A enum spw__fork_state; futex */
+	int forker;            /* F's thread id: its own faults are served all along */
+	int child_fd;          /* the child's userfaultfd, -1 = none */
+	uint32_t after;        /* A F has come back from clone(2) */
+	unsigned child_slot;   /* record reserved for it */
+	int listen_fd;         /* where the child asks for its descriptor */
+	uint32_t served;       /* pages put into the child so far */
 	uint64_t page[SPW_FORK_NOTES];
-	uint32_t earlies;    /* pages put into the parent, for other threads than F, between freeze and fork event */
+	uint32_t earlies; /* pages put into the parent, for other threads than F, between freeze and fork event */
 	uint64_t early[SPW_FORK_NOTES];
 	struct spw__held held; /* the parent's own messages while frozen; the events are told to the child too */
-	uint32_t ready;      /* A in the child: the agent stands; futex */
-	uint64_t signals;    /* the forking thread's mask */
+	uint32_t ready;        /* A in the child: the agent stands; futex */
+	uint64_t signals;      /* the forking thread's mask */
 };
 
 /* Ask libc to call us around fork(). From the constructor, once. */

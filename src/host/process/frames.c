@@ -83,8 +83,8 @@ int spw__frame_return(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t
 		return -ENOENT;
 	/* Stored before we began? */
 	long done = spw_cache_get(a->space, e, &now) || now != frame ? -ENOENT
-		    : a->move ? spw__uffd_move(a->uffd, to, from, SPW_PAGE, 1)
-			      : -EINVAL;
+		    : a->move                                        ? spw__uffd_move(a->uffd, to, from, SPW_PAGE, 1)
+								     : -EINVAL;
 
 	/* A mapping that was protected or locked since takes no moved page, but a copy. */
 	if (done == -EINVAL || done == -EBUSY)

@@ -14,13 +14,13 @@
 struct spw__agent;
 
 struct spw__frames {
-	char *base;            /* SPW_FRAMES pages, registered with the first userfaultfd */
-	char *trash;           /* SPW_FRAMES_BATCH pages, registered with the second */
-	uint32_t *owner;       /* entry index of each, SPW_ENTRY_NONE = a hole */
-	uint64_t *home;        /* address each came from (an mremap since then is not noted) */
+	char *base;      /* SPW_FRAMES pages, registered with the first userfaultfd */
+	char *trash;     /* SPW_FRAMES_BATCH pages, registered with the second */
+	uint32_t *owner; /* entry index of each, SPW_ENTRY_NONE = a hole */
+	uint64_t *home;  /* address each came from (an mremap since then is not noted) */
 	uint64_t head, tail;
-	uint32_t storing;      /* A frame + 1 that the reclaimer is storing, 0 = none; see frames.c */
-	uint32_t returning;    /* A frame + 1 that is being put back, 0 = none */
+	uint32_t storing;   /* A frame + 1 that the reclaimer is storing, 0 = none; see frames.c */
+	uint32_t returning; /* A frame + 1 that is being put back, 0 = none */
 };
 
 #define SPW_FRAMES_BATCH 64u /* pages stored and given back at a time */

@@ -18,12 +18,12 @@
 #include <errno.h>
 #include <string.h>
 
-#define USER_BITS 47
-#define LEAVES (1ull << (USER_BITS - 21))
-#define RUNS (1ull << (USER_BITS - 16))
-#define MAX_TABLES (1u << 16)
+#define USER_BITS   47
+#define LEAVES      (1ull << (USER_BITS - 21))
+#define RUNS        (1ull << (USER_BITS - 16))
+#define MAX_TABLES  (1u << 16)
 #define MAX_ORPHANS (1u << 20)
-#define EXPLICIT 1ull
+#define EXPLICIT    1ull
 
 static inline uint64_t leaf_number(uint64_t word)
 {

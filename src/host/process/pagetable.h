@@ -9,21 +9,21 @@
 #include "space/space.h"
 
 #define SPW_LEAF_BYTES ((uint64_t)SPW_CLUSTER * SPW_PAGE) /* 2 MiB: what one leaf covers */
-#define SPW_RUN_BYTES (64u << 10)                         /* the unit of sweeping */
-#define SPW_LEAF_RUNS 32u                                 /* SPW_LEAF_BYTES / SPW_RUN_BYTES */
+#define SPW_RUN_BYTES  (64u << 10)                        /* the unit of sweeping */
+#define SPW_LEAF_RUNS  32u                                /* SPW_LEAF_BYTES / SPW_RUN_BYTES */
 
 struct spw__pt {
 	struct spw_space *space;
-	uint64_t *leaf;     /* by address / SPW_LEAF_BYTES; see pagetable.c */
-	uint8_t *age;       /* by address / SPW_RUN_BYTES: what reclaim remembers of a run */
-	uint32_t *table;    /* explicit leaves, SPW_CLUSTER entry indexes each */
-	uint32_t tables;    /* of them in use or on the free list */
+	uint64_t *leaf;      /* by address / SPW_LEAF_BYTES; see pagetable.c */
+	uint8_t *age;        /* by address / SPW_RUN_BYTES: what reclaim remembers of a run */
+	uint32_t *table;     /* explicit leaves, SPW_CLUSTER entry indexes each */
+	uint32_t tables;     /* of them in use or on the free list */
 	uint32_t free_table; /* head of the free list + 1; 0 = empty */
-	uint32_t spare;     /* cluster that single entries are taken from, or SPW_ENTRY_NONE */
+	uint32_t spare;      /* cluster that single entries are taken from, or SPW_ENTRY_NONE */
 	uint32_t spare_next; /* next unused entry of it */
-	uint32_t *orphan;   /* clusters without a leaf, given back when their entries are FREE */
+	uint32_t *orphan;    /* clusters without a leaf, given back when their entries are FREE */
 	uint32_t orphans;
-	uint64_t out;       /* pages that are out */
+	uint64_t out; /* pages that are out */
 };
 
 int spw__pt_init(struct spw__pt *pt, struct spw_space *sp);

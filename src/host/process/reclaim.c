@@ -18,17 +18,18 @@
 #include <fcntl.h>
 #include <string.h>
 
-#define MS 1000000ull
-#define MARGIN_MIN (2ull << 20)    /* bytes below the target that the thread aims at */
-#define GROWTH 8ull                /* bytes a nanosecond: faster than memory can be touched */
-#define TICK_MAX (50 * MS)
-#define BACKLOG_MIN 128u           /* frames */
-#define BACKLOG_MAX 8192u
-#define POOL_HIGH 90u              /* % of the pool's limit */
-#define POOL_LOW 80u
-#define STAGING_BYTES (4ull << 20)
+#define MS              1000000ull
+#define MARGIN_MIN      (2ull << 20) /* bytes below the target that the thread aims at */
+#define GROWTH          8ull         /* bytes a nanosecond: faster than memory can be touched */
+#define TICK_MAX        (50 * MS)
+#define TICK_BOUND      (4 * MS)
+#define BACKLOG_MIN     128u /* frames */
+#define BACKLOG_MAX     8192u
+#define POOL_HIGH       90u /* % of the pool's limit */
+#define POOL_LOW        80u
+#define STAGING_BYTES   (4ull << 20)
 #define WRITEBACK_BYTES (1u << 20) /* asked for at a time */
-#define SHARED_SHARE 10ull         /* time between two counts of shared pages, in times that one takes */
+#define SHARED_SHARE    10ull      /* time between two counts of shared pages, in times that one takes */
 
 static uint64_t margin(uint64_t target)
 {
@@ -103,6 +104,7 @@ static void measure(struct spw__agent *a, uint64_t *size)
 	__atomic_store_n(&a->rec->resident_bytes, resident, __ATOMIC_RELAXED);
 	resident -= a->shared < resident ? a->shared : resident;
 	__atomic_store_n(&a->resident, (int64_t)resident, __ATOMIC_RELAXED);
+	a->measured = spw__plat_now_ns();
 }
 
 static void publish(struct spw__agent *a)
@@ -215,7 +217,8 @@ static void report_full(struct spw__agent *a)
 		return;
 	}
 	if (!__atomic_exchange_n(&c->warned_full, 1, __ATOMIC_RELAXED) && !c->quiet)
-		spw__say("every swap tier is full: memory grows over the cap; give more with --swap file,size=... or free disk");
+		spw__say("every swap tier is full: memory grows over the cap; give more with --swap file,size=... or "
+			 "free disk");
 }
 
 static uint32_t backlog(uint64_t target)
@@ -225,22 +228,33 @@ static uint32_t backlog(uint64_t target)
 	return frames < BACKLOG_MIN ? BACKLOG_MIN : frames > BACKLOG_MAX ? BACKLOG_MAX : (uint32_t)frames;
 }
 
-/* One round of work. Returns false when there is nothing to do at the moment. */
-static bool reclaim_step(struct spw__agent *a, bool *starved)
+/* Bytes that are to go. */
+static int64_t over_mark(const struct spw__agent *a)
 {
 	uint64_t target = spw__agent_target(a);
-	int64_t over = __atomic_load_n(&a->resident, __ATOMIC_RELAXED) - (int64_t)(target - margin(target));
+
+	return __atomic_load_n(&a->resident, __ATOMIC_RELAXED) - (int64_t)(target - margin(target));
+}
+
+/*
+ * One round of work. Returns false when there is nothing to do at the moment. here: by the handler, which may neither wait
+ * for the file nor fault.
+ */
+static bool reclaim_step(struct spw__agent *a, bool *starved, bool here)
+{
 	bool moving = writeback(a);
 
 	*starved = false;
-	if (over <= 0) {
+	if (over_mark(a) <= 0) {
 		__atomic_store_n(&a->full, 0, __ATOMIC_RELAXED);
 		return false;
 	}
 	uint64_t waiting = __atomic_load_n(&a->frames.head, __ATOMIC_RELAXED) - a->frames.tail;
 
-	if (waiting < backlog(target)) {
-		if (!spw__evict(a, SPW_FRAMES_BATCH) && !waiting) {
+	if (waiting < backlog(spw__agent_target(a))) {
+		if (!spw__evict(a, SPW_FRAMES_BATCH, !here) && !waiting) {
+			if (here)
+				return false;
 			*starved = true;
 			__atomic_store_n(&a->full, 1, __ATOMIC_RELAXED);
 			return false;
@@ -256,9 +270,25 @@ static bool reclaim_step(struct spw__agent *a, bool *starved)
 			spw__wake_all(&a->room);
 		return true;
 	}
+	if (here)
+		return false;
 	if (ret == -ENOSPC && !moving && spw_writeback_poll(a->space, MS) <= 0)
 		report_full(a);
 	return moving && spw_writeback_poll(a->space, MS) > 0;
+}
+
+bool spw__reclaim_here(struct spw__agent *a)
+{
+	bool starved, done;
+	uint64_t size;
+
+	if (!spw__place_bound(a) || __atomic_load_n(&a->full, __ATOMIC_RELAXED) || !spw__trylock(&a->work))
+		return false;
+	if (spw__plat_now_ns() - a->measured > MS)
+		measure(a, &size);
+	done = !a->busy && over_mark(a) > 0 && reclaim_step(a, &starved, true);
+	spw__unlock(&a->work);
+	return done;
 }
 
 static int take_region(void *agent, uint64_t start, uint64_t end)
@@ -317,8 +347,10 @@ int spw__reclaim_thread(void *agent)
 			return 0;
 		}
 		if (a->armed) {
+			spw__place_watch(a);
 			/* A map of thousands of ranges takes time to read: never more than a twentieth of it all. */
-			if ((size != scanned_size || starved || __atomic_load_n(&a->rescan, __ATOMIC_RELAXED)) && now - scanned_at > 20 * scan_cost) {
+			if ((size != scanned_size || starved || __atomic_load_n(&a->rescan, __ATOMIC_RELAXED)) &&
+			    now - scanned_at > 20 * scan_cost) {
 				scan(a);
 				scanned_size = size;
 				scanned_at = spw__plat_now_ns();
@@ -326,7 +358,7 @@ int spw__reclaim_thread(void *agent)
 			}
 			uint64_t until = spw__plat_now_ns() + MS;
 
-			while (reclaim_step(a, &starved) && spw__plat_now_ns() < until)
+			while (reclaim_step(a, &starved, false) && spw__plat_now_ns() < until)
 				;
 			spw_compact(a->space, SPW_FRAMES_BATCH);
 			if (now - published_at > 10 * MS) {
@@ -337,7 +369,8 @@ int spw__reclaim_thread(void *agent)
 			if (now - heat_at > 1000 * MS) {
 				if (a->file)
 					spw_clean(a->space, a->reclaim_work);
-				__atomic_store_n(&a->rec->heat, __atomic_exchange_n(&a->faults_window, 0, __ATOMIC_RELAXED),
+				__atomic_store_n(&a->rec->heat,
+						 __atomic_exchange_n(&a->faults_window, 0, __ATOMIC_RELAXED),
 						 __ATOMIC_RELAXED);
 				heat_at = now;
 			}
@@ -345,7 +378,10 @@ int spw__reclaim_thread(void *agent)
 		spw__unlock(&a->work);
 		uint64_t sleep = room / GROWTH;
 
-		sleep = sleep < MS ? MS : sleep > TICK_MAX ? TICK_MAX : sleep;
+		/* A handler that shares the program's CPU does the work on the way, and measures too. */
+		uint64_t least = spw__place_bound(a) ? TICK_BOUND : MS;
+
+		sleep = sleep < least ? least : sleep > TICK_MAX ? TICK_MAX : sleep;
 		spw__wait(&a->kick, seen, sleep);
 	}
 }

@@ -17,7 +17,7 @@
 #include <string.h>
 
 #define MAX_REGIONS (1u << 17)
-#define TEXT_BYTES (64u << 10)
+#define TEXT_BYTES  (64u << 10)
 
 int spw__regions_init(struct spw__regions *r)
 {

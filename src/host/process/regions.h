@@ -17,9 +17,9 @@ struct spw__region {
 struct spw__regions {
 	struct spw__region *at; /* sorted, disjoint, neighbours joined */
 	uint32_t count;
-	int maps_fd;            /* /proc/self/maps */
-	char *text;             /* buffer for it */
-	uint64_t bytes;         /* sum of the sizes */
+	int maps_fd;    /* /proc/self/maps */
+	char *text;     /* buffer for it */
+	uint64_t bytes; /* sum of the sizes */
 };
 
 int spw__regions_init(struct spw__regions *r);

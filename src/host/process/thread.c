@@ -24,8 +24,8 @@
 #include <string.h>
 
 #define STACK_BYTES (128u << 10)
-#define TLS_BYTES (64u << 10)
-#define TCB_BYTES (8u << 10)
+#define TLS_BYTES   (64u << 10)
+#define TCB_BYTES   (8u << 10)
 
 #define MAX_THREADS 4u
 
@@ -114,7 +114,8 @@ void spw__threads_forget(void)
 		spw__plat_release(memory[--threads], STACK_BYTES + TLS_BYTES);
 }
 
-#define SPINS 200
+#define SPINS    200
+#define STUCK_NS 3000000 /* longer than a lock is ever held by a thread that runs */
 
 void spw__lock(struct spw__lock *l)
 {
@@ -123,8 +124,15 @@ void spw__lock(struct spw__lock *l)
 			return;
 		__builtin_ia32_pause();
 	}
-	while (__atomic_exchange_n(&l->word, 2, __ATOMIC_ACQUIRE) != 0)
-		spw__sys4(SYS_futex, &l->word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 2, 0);
+	while (__atomic_exchange_n(&l->word, 2, __ATOMIC_ACQUIRE) != 0) {
+		struct {
+			int64_t sec, nsec;
+		} ts = {0, STUCK_NS};
+
+		if (spw__sys4(SYS_futex, &l->word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 2, &ts) == -ETIMEDOUT &&
+		    spw__plat_stuck)
+			spw__plat_stuck();
+	}
 }
 
 int spw__trylock(struct spw__lock *l)

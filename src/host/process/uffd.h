@@ -17,8 +17,8 @@ struct uffdio_move {
 	uint64_t dst, src, len, mode;
 	int64_t move;
 };
-#define UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct uffdio_move)
-#define UFFDIO_MOVE_MODE_DONTWAKE ((uint64_t)1 << 0)
+#define UFFDIO_MOVE                      _IOWR(UFFDIO, 0x05, struct uffdio_move)
+#define UFFDIO_MOVE_MODE_DONTWAKE        ((uint64_t)1 << 0)
 #define UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES ((uint64_t)1 << 1)
 #endif
 #ifndef UFFD_FEATURE_MOVE

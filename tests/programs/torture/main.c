@@ -21,11 +21,11 @@ static const struct {
 	void (*run)(struct worker *w);
 	unsigned weight;
 } ops[] = {
-	{"touch", op_touch, 40},     {"walk", op_walk, 4},	 {"map", op_map, 8},	     {"madvise", op_madvise, 6},
-	{"mprotect", op_mprotect, 4}, {"mremap", op_mremap, 6},	 {"small", op_small, 1},     {"mlock", op_mlock, 2},
-	{"huge", op_huge, 1},	     {"heap", op_heap, 8},	 {"brk", op_brk, 4},	     {"pipe", op_pipe, 4},
-	{"direct", op_direct, 3},    {"pinned", op_pinned, 2}, {"close", op_close, 2},     {"fork", op_fork, 1},
-	{"spawn", op_spawn, 1},	     {"advice", op_advice, 1}, {"signal", op_signal, 2},   {"stack", op_stack, 1},
+	{"touch", op_touch, 40},      {"walk", op_walk, 4},     {"map", op_map, 8},       {"madvise", op_madvise, 6},
+	{"mprotect", op_mprotect, 4}, {"mremap", op_mremap, 6}, {"small", op_small, 1},   {"mlock", op_mlock, 2},
+	{"huge", op_huge, 1},         {"heap", op_heap, 8},     {"brk", op_brk, 4},       {"pipe", op_pipe, 4},
+	{"direct", op_direct, 3},     {"pinned", op_pinned, 2}, {"close", op_close, 2},   {"fork", op_fork, 1},
+	{"spawn", op_spawn, 1},       {"advice", op_advice, 1}, {"signal", op_signal, 2}, {"stack", op_stack, 1},
 	{"count", op_count, 8},
 };
 
@@ -123,9 +123,9 @@ static uint64_t parse_features(const char *list)
 
 int main(int argc, char **argv)
 {
-	static const struct option longs[] = {{"seed", 1, NULL, 's'},	{"seconds", 1, NULL, 't'}, {"ops", 1, NULL, 'n'},
-					      {"threads", 1, NULL, 'j'}, {"mib", 1, NULL, 'm'},	   {"only", 1, NULL, 'o'},
-					      {"without", 1, NULL, 'w'}, {0}};
+	static const struct option longs[] = {
+		{"seed", 1, NULL, 's'}, {"seconds", 1, NULL, 't'}, {"ops", 1, NULL, 'n'},     {"threads", 1, NULL, 'j'},
+		{"mib", 1, NULL, 'm'},  {"only", 1, NULL, 'o'},    {"without", 1, NULL, 'w'}, {0}};
 	pthread_t thread[MAX_WORKERS];
 	int c;
 

@@ -7,11 +7,11 @@
 #include <sys/mman.h>
 
 #ifndef MADV_COLD
-#define MADV_COLD 20
+#define MADV_COLD    20
 #define MADV_PAGEOUT 21
 #endif
 #ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_READ  22
 #define MADV_POPULATE_WRITE 23
 #endif
 #ifndef MREMAP_DONTUNMAP
@@ -148,8 +148,8 @@ static void free_lazily(struct worker *w, struct range *r, uint32_t first, uint3
 
 void op_madvise(struct worker *w)
 {
-	static const int harmless[] = {MADV_WILLNEED, MADV_COLD, MADV_PAGEOUT, MADV_POPULATE_READ, MADV_POPULATE_WRITE,
-				       MADV_SEQUENTIAL, MADV_NORMAL};
+	static const int harmless[] = {MADV_WILLNEED,       MADV_COLD,       MADV_PAGEOUT, MADV_POPULATE_READ,
+				       MADV_POPULATE_WRITE, MADV_SEQUENTIAL, MADV_NORMAL};
 	struct range *r = pick(w, RANGE_MAPPED);
 	uint32_t first, n, what = below(w, 8);
 

@@ -65,8 +65,9 @@ void fail(struct worker *w, const char *fmt, ...)
 {
 	char line[600];
 	va_list ap;
-	int n = snprintf(line, sizeof(line), "torture: seed %llu worker %u depth %u op %s pid %d: ",
-			 (unsigned long long)opt.seed, w->number, w->depth, w->op, (int)getpid());
+	int n = snprintf(line, sizeof(line),
+			 "torture: seed %llu worker %u depth %u op %s pid %d: ", (unsigned long long)opt.seed,
+			 w->number, w->depth, w->op, (int)getpid());
 
 	va_start(ap, fmt);
 	n += vsnprintf(line + n, sizeof(line) - (size_t)n, fmt, ap);
@@ -84,7 +85,7 @@ void must(struct worker *w, bool ok, const char *call)
 }
 
 static __attribute__((noinline, noreturn)) void mismatch(struct worker *w, const char *page, uint64_t key, unsigned i,
-							  uint64_t got)
+							 uint64_t got)
 {
 	const volatile uint64_t *p = (const volatile uint64_t *)page;
 	unsigned wrong = 0, zero = 0;
@@ -94,7 +95,8 @@ static __attribute__((noinline, noreturn)) void mismatch(struct worker *w, const
 		zero += p[k] == 0;
 	}
 	fail(w,
-	     "page %p word %u: expected %016llx (key %016llx), got %016llx, now %016llx; %u words wrong, %u zero, first "
+	     "page %p word %u: expected %016llx (key %016llx), got %016llx, now %016llx; %u words wrong, %u zero, "
+	     "first "
 	     "%016llx %016llx",
 	     (const void *)page, i, (unsigned long long)(key ? word(key, i) : 0), (unsigned long long)key,
 	     (unsigned long long)got, (unsigned long long)p[i], wrong, zero, (unsigned long long)p[0],

@@ -54,8 +54,8 @@ void reap(struct worker *w, bool wait)
 static __attribute__((noreturn)) void exec_self(struct worker *w)
 {
 	char seed[24];
-	char *argv[] = {opt.self, "--seed", seed, "--ops", "40", "--threads", "1", "--mib", "4", "--without",
-			"fork,spawn", NULL};
+	char *argv[] = {opt.self, "--seed", seed, "--ops",     "40",         "--threads",
+			"1",      "--mib",  "4",  "--without", "fork,spawn", NULL};
 
 	snprintf(seed, sizeof(seed), "%u", below(w, 1000000));
 	execv(opt.self, argv);

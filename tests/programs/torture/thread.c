@@ -10,10 +10,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ALT_STACK (256u << 10)
-#define PERIOD_NS 5000000
+#define ALT_STACK     (256u << 10)
+#define PERIOD_NS     5000000
 #define COUNTER_PAGES 512u
-#define FRAME_PAGES 8u
+#define FRAME_PAGES   8u
 
 static __thread struct worker *self;
 
@@ -125,8 +125,8 @@ void op_count(struct worker *w)
 		volatile uint64_t *mine = &counters[i][w->number * 8];
 
 		if (*mine != w->tally[i])
-			fail(w, "counter %p: expected %llu, got %llu", (const void *)mine, (unsigned long long)w->tally[i],
-			     (unsigned long long)*mine);
+			fail(w, "counter %p: expected %llu, got %llu", (const void *)mine,
+			     (unsigned long long)w->tally[i], (unsigned long long)*mine);
 		*mine = *mine + 1;
 		w->tally[i]++;
 	}

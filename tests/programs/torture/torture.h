@@ -14,11 +14,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define PAGE 4096u
-#define WORDS (PAGE / 8)
-#define MAX_RANGES 32u
-#define MAX_PAGES 4096u
-#define MAX_WORKERS 16u
+#define PAGE         4096u
+#define WORDS        (PAGE / 8)
+#define MAX_RANGES   32u
+#define MAX_PAGES    4096u
+#define MAX_WORKERS  16u
 #define MAX_CHILDREN 3u
 #define SIGNAL_PAGES 64u
 
@@ -35,13 +35,13 @@ struct range {
 struct worker {
 	uint32_t number;
 	uint64_t rng;
-	const char *op;          /* what it does at the moment, for messages */
-	uint32_t pages, budget;  /* of all ranges; most there may be */
+	const char *op;         /* what it does at the moment, for messages */
+	uint32_t pages, budget; /* of all ranges; most there may be */
 	pid_t child[MAX_CHILDREN];
-	uint32_t depth;          /* forks above this process */
-	uint64_t *tally;         /* of the shared counters: what this worker's own must hold */
+	uint32_t depth;  /* forks above this process */
+	uint64_t *tally; /* of the shared counters: what this worker's own must hold */
 	char *alt_stack;
-	struct {                 /* the signal handler's own pages */
+	struct { /* the signal handler's own pages */
 		char *base;
 		uint64_t key[SIGNAL_PAGES];
 		uint64_t rng;
@@ -71,10 +71,10 @@ void check(struct worker *w, const char *page, uint64_t key);
 void check_range(struct worker *w, const struct range *r, uint32_t first, uint32_t n);
 void check_all(struct worker *w);
 void write_page(struct worker *w, struct range *r, uint32_t page);
-struct range *pick(struct worker *w, enum kind kind); /* RANGE_FREE: any that is in use; NULL: none */
+struct range *pick(struct worker *w, enum kind kind);  /* RANGE_FREE: any that is in use; NULL: none */
 struct range *fresh(struct worker *w, uint32_t pages); /* an unused slot, if the budget has room for pages */
 void part_of(struct worker *w, const struct range *r, uint32_t *first, uint32_t *n);
-void discard_range(struct worker *w, struct range *r); /* unmap or free it */
+void discard_range(struct worker *w, struct range *r);                                     /* unmap or free it */
 void adopt(struct worker *w, struct range *r, enum kind kind, char *base, uint32_t pages); /* keys: zeros */
 void *map_anywhere(struct worker *w, size_t bytes);
 __attribute__((noreturn, format(printf, 2, 3))) void fail(struct worker *w, const char *fmt, ...);

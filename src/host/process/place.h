@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPW_PROCESS_PLACE_H
+#define SPW_PROCESS_PLACE_H
+/* Where the handler thread runs. See place.c. */
+#include <stdbool.h>
+#include <stdint.h>
+
+#define SPW_PLACE_WORDS 16u /* 1024 CPUs */
+
+struct spw__agent;
+
+struct spw__place {
+	/* The handler's own. */
+	uint64_t any[SPW_PLACE_WORDS]; /* CPUs allowed at the start */
+	uint32_t tid;                  /* the thread that faults */
+	int stat_fd;                   /* its /proc stat file, -1 = none */
+	uint32_t faults, strangers;    /* in this look's window; of them, other threads' */
+	uint64_t not_before, pause;    /* ns: after it starved it stays free this long */
+	bool allowed;                  /* it may come back from SCHED_IDLE */
+
+	/* Shared, atomically. */
+	int handler_tid;
+	int bound;       /* CPU that the handler is bound to, -1 = free */
+	uint32_t rounds; /* of the handler's loop */
+	uint32_t busy;   /* it is within one */
+	uint32_t seen;   /* the reclaimer's: `rounds` when it looked last, and when that was, ns */
+	uint64_t seen_at;
+};
+
+/* At the start of the handler thread. */
+void spw__place_init(struct spw__agent *a);
+/* Thread tid has faulted. Handler thread only. */
+void spw__place_fault(struct spw__agent *a, uint32_t tid);
+/* Whether handler and program share one CPU: then the handler does the reclaimer's work as well. Any thread. */
+bool spw__place_bound(const struct spw__agent *a);
+/* From time to time, by the reclaimer: a handler that cannot run is set free. */
+void spw__place_watch(struct spw__agent *a);
+/* Set the handler free. Any thread. */
+void spw__place_free(struct spw__agent *a);
+#endif
