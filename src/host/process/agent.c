@@ -90,11 +90,18 @@ bool spw__agent_supervisor_dead(const struct spw__agent *a)
 }
 
 /* Memory that the program may pin, lock or share is not refused here: the kernel refuses to move its pages. */
-int spw__agent_register(struct spw__agent *a, uint64_t start, uint64_t end)
+int spw__agent_register(struct spw__agent *a, uint64_t start, uint64_t end, uint64_t next)
 {
+	const uint64_t mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP;
 	void *p = (void *)(uintptr_t)start;
-	int ret = spw__uffd_register(a->uffd, p, end - start, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
+	/*
+	 * Up to the next mapping: if this one has grown since it was read, to register a part would split it, and the
+	 * program's mremap(2) of the whole would be refused.
+	 */
+	int ret = spw__uffd_register(a->uffd, p, next - start, mode);
 
+	if (ret)
+		ret = spw__uffd_register(a->uffd, p, end - start, mode);
 	if (ret)
 		return ret;
 	/*
@@ -214,6 +221,7 @@ static int arm(struct spw__agent *a)
 	ret = ret ? ret : spw__fork_init(a);
 	if (ret)
 		return ret;
+	spw__place_ask(a);
 	ret = spw__thread_start(spw__fault_thread, a, 0);
 	return ret < 0 ? ret : 0;
 }

@@ -113,8 +113,8 @@ extern struct spw__agent spw__agent;
 uint64_t spw__agent_target(const struct spw__agent *a);
 /* Open userfaultfd, make the space and its tiers, start the handler. 0 or -errno, said already. */
 int spw__agent_arm(struct spw__agent *a);
-/* Register [start, end) of the program. */
-int spw__agent_register(struct spw__agent *a, uint64_t start, uint64_t end);
+/* Register the mapping [start, end) of the program; the next one starts at `next`. 0 or -errno. */
+int spw__agent_register(struct spw__agent *a, uint64_t start, uint64_t end, uint64_t next);
 /* Take a record in the control region / open the descriptors that need no arming. */
 int spw__agent_enlist(struct spw__agent *a);
 int spw__agent_open(struct spw__agent *a);
@@ -146,6 +146,10 @@ void spw__fault_serve(struct spw__agent *a, uint64_t va, bool may_wait);
 void spw__fault_drain(struct spw__agent *a);
 /* event.c: one event (not a page fault). Host lock held. */
 void spw__event(struct spw__agent *a, const void *uffd_msg);
+/* event.c: the highest page of [start, end) that is there, 0 if none. */
+uint64_t spw__event_highest(const struct spw__agent *a, uint64_t start, uint64_t end);
+/* event.c: a discard of [start, end), under way for as long as the page `last` is there (0: it has passed). Host lock held. */
+void spw__event_remove(struct spw__agent *a, uint64_t start, uint64_t end, uint64_t last);
 /* event.c: whether [start, end) may be evicted now. Host lock held. */
 bool spw__event_clear(struct spw__agent *a, uint64_t start, uint64_t end);
 /* event.c: a missing page was asked for at va. Host lock held. */

@@ -19,8 +19,7 @@
 #define PM_THERE (3ull << 62) /* present, or under migration */
 #define CHUNK    512u         /* page map words read at a time */
 
-/* The highest present page of [start, end), 0 if none. */
-static uint64_t highest_present(const struct spw__agent *a, uint64_t start, uint64_t end)
+uint64_t spw__event_highest(const struct spw__agent *a, uint64_t start, uint64_t end)
 {
 	static uint64_t pm[CHUNK]; /* under the host lock */
 
@@ -45,10 +44,8 @@ static void release(struct spw__agent *a, uint32_t i)
 	a->quarantine[i] = a->quarantine[--a->quarantines];
 }
 
-static void quarantine(struct spw__agent *a, uint64_t start, uint64_t end)
+static void quarantine(struct spw__agent *a, uint64_t start, uint64_t end, uint64_t last)
 {
-	uint64_t last = highest_present(a, start, end);
-
 	if (!last)
 		return;
 	for (uint32_t i = 0; i < a->quarantines;) {
@@ -85,7 +82,7 @@ bool spw__event_clear(struct spw__agent *a, uint64_t start, uint64_t end)
 		}
 		uint64_t from = q->last ? q->last : q->start, to = q->last ? q->last + SPW_PAGE : q->end;
 
-		if (highest_present(a, from, to))
+		if (spw__event_highest(a, from, to))
 			return false;
 		release(a, i);
 	}
@@ -102,14 +99,20 @@ void spw__event_missing(struct spw__agent *a, uint64_t va)
 	}
 }
 
+void spw__event_remove(struct spw__agent *a, uint64_t start, uint64_t end, uint64_t last)
+{
+	spw__pt_free_range(&a->pt, start, end);
+	quarantine(a, start, end, last);
+}
+
 void spw__event(struct spw__agent *a, const void *uffd_msg)
 {
 	const struct uffd_msg *m = uffd_msg;
 
 	switch (m->event) {
 	case UFFD_EVENT_REMOVE:
-		spw__pt_free_range(&a->pt, m->arg.remove.start, m->arg.remove.end);
-		quarantine(a, m->arg.remove.start, m->arg.remove.end);
+		spw__event_remove(a, m->arg.remove.start, m->arg.remove.end,
+				  spw__event_highest(a, m->arg.remove.start, m->arg.remove.end));
 		break;
 	case UFFD_EVENT_UNMAP:
 		spw__pt_free_range(&a->pt, m->arg.remove.start, m->arg.remove.end);

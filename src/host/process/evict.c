@@ -256,41 +256,50 @@ unsigned spw__evict(struct spw__agent *a, unsigned pages, bool may_fault)
 	return taken;
 }
 
-/* Put one page back; it is in `frame`. */
-static void undo_one(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t frame)
+/* Put one page back; it is in `frame`. False: it has been moved to another address meanwhile. */
+static bool undo_one(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t frame)
 {
 	int ret;
 
 	while ((ret = spw__frame_return(a, va, e, frame)) == -EAGAIN) {
 		spw__fault_drain(a);
 		spw__sys0(SYS_sched_yield);
-		if (spw__pt_lookup(&a->pt, va).idx != e.idx || spw_kind(a->space, e) != SPW_FRAME)
-			return;
+		if (spw_kind(a->space, e) != SPW_FRAME)
+			return true;
+		if (spw__pt_lookup(&a->pt, va).idx != e.idx)
+			return false;
 	}
 	if (ret)
 		spw__agent_die("cannot put a page back before a fork", -ret);
 	spw__pt_came_in(&a->pt, va, 1);
+	return true;
 }
 
-void spw__evict_undo(struct spw__agent *a)
+/* Every page that is still where it was taken from. Whether others are left. */
+static bool undo_ring(struct spw__agent *a)
 {
 	struct spw__frames *f = &a->frames;
 	bool strays = false;
-	uint32_t frame, now;
+	uint32_t now;
 
 	for (uint64_t pos = f->tail; pos < f->head; pos++) {
-		frame = (uint32_t)(pos % SPW_FRAMES);
+		uint32_t frame = (uint32_t)(pos % SPW_FRAMES);
 		spw_entry_t e = {f->owner[frame]};
 
 		if (e.idx == SPW_ENTRY_NONE || spw_cache_get(a->space, e, &now) || now != frame)
 			continue;
-		if (spw__pt_lookup(&a->pt, f->home[frame]).idx == e.idx)
-			undo_one(a, f->home[frame], e, frame);
-		else
+		if (spw__pt_lookup(&a->pt, f->home[frame]).idx != e.idx || !undo_one(a, f->home[frame], e, frame))
 			strays = true;
 	}
-	/* A page that mremap(2) moved since is found only from its new address. */
-	for (uint32_t i = 0; strays && i < a->regions.count; i++) {
+	return strays;
+}
+
+/* A page that mremap(2) moved since is found only from its new address. */
+static void undo_strays(struct spw__agent *a)
+{
+	uint32_t frame;
+
+	for (uint32_t i = 0; i < a->regions.count; i++) {
 		struct spw__region g = a->regions.at[i];
 
 		for (uint64_t va = g.start; (va = spw__pt_next_out(&a->pt, va, g.end)) < g.end; va += SPW_PAGE) {
@@ -300,4 +309,11 @@ void spw__evict_undo(struct spw__agent *a)
 				undo_one(a, va, e, frame);
 		}
 	}
+}
+
+void spw__evict_undo(struct spw__agent *a)
+{
+	/* Again, for the program may go on moving them. */
+	while (undo_ring(a))
+		undo_strays(a);
 }

@@ -8,12 +8,11 @@
  * is out, with nobody there to bring it.
  *
  * So: libc calls prepare() before the fork. The reclaimer parks, moves the frames' pages back and freezes the agent:
- * from here to the child's taking over its memory does not change (but for the forking thread's own faults, each of
- * which is over before that thread goes on). UFFD_EVENT_FORK hands the handler the child's userfaultfd, and it serves
- * the child's early faults out of the frozen state, which is the state as it was at the fork. The child's hook starts
- * a fresh agent thread, which asks the parent (over an abstract socket, for it has none of the agent's descriptors) for
- * its userfaultfd, the list of pages served so far, and the events that other threads caused meanwhile; then it is on
- * its own and the parent's reclaimer thaws. The parent goes on at once; its other threads' faults wait for the thaw.
+ * from here to the child's taking over its memory does not change; what happens meanwhile goes into a log (forklog.c).
+ * UFFD_EVENT_FORK hands the handler the child's userfaultfd, and it serves the child's early faults out of the frozen
+ * state. The child's hook starts a fresh agent thread, which asks the parent (over an abstract socket, for it has none of
+ * the agent's descriptors) for its userfaultfd and the log; then it is on its own and the parent's reclaimer thaws. The
+ * parent's faults are served until the fork event, and from there on wait for the thaw.
  *
  * A child made by a bare clone(2), without libc's hooks, gets all its pages at once and runs uncapped. Without
  * CAP_SYS_PTRACE there is no fork event: then prepare() brings every page in first, and the child starts anew.
@@ -37,13 +36,10 @@
 #define ALIVE_CHECK_MS 20
 #define HOOK_STACK     (16u << 10) /* more than the hooks use; less than the smallest thread stack */
 
-/* What the parent tells the child; the descriptor travels beside it. */
-struct handover {
-	uint32_t served, earlies, events;
-	uint64_t page[SPW_FORK_NOTES];
-	uint64_t early[SPW_FORK_NOTES];
-	struct uffd_msg event[SPW_HELD];
-};
+static size_t log_bytes(const struct spw__forklog *l)
+{
+	return offsetof(struct spw__forklog, item) + l->count * sizeof(l->item[0]);
+}
 
 static uint32_t state(struct spw__fork *f)
 {
@@ -153,89 +149,49 @@ void spw__fork_event(struct spw__agent *a, int fd)
 	spw__sys1(SYS_close, fd);
 }
 
-/* One early fault of the child, out of the frozen state. */
+/* Bring the page of e (or zeros) to va in the mm behind fd, by the log's leave. True if it was not there and is now. */
+static bool place(struct spw__agent *a, int fd, uint64_t va, spw_entry_t e)
+{
+	void *to = (void *)(uintptr_t)va;
+	spw_slot_t where = SPW_SLOT_NONE;
+
+	if (e.idx == SPW_ENTRY_NONE)
+		return spw__uffd_zero(fd, to, SPW_PAGE) > 0;
+	int ret = spw_load(a->space, a->fault_work, e, a->window, &where);
+
+	if (ret)
+		spw__agent_lost(e, where, -ret);
+	return spw__uffd_copy_quiet(fd, to, a->window, SPW_PAGE) > 0;
+}
+
+/* One early fault of the child. */
 static void serve_child(struct spw__agent *a, uint64_t va)
 {
-	static char page[SPW_PAGE] __attribute__((aligned(SPW_PAGE)));
 	struct spw__fork *f = &a->fork;
-	spw_entry_t e = spw__pt_lookup(&a->pt, va);
-	spw_slot_t where = SPW_SLOT_NONE;
 
-	if (e.idx == SPW_ENTRY_NONE || spw_kind(a->space, e) == SPW_FREE) {
-		if (spw__uffd_zero(f->child_fd, (void *)(uintptr_t)va, SPW_PAGE) < 0)
-			spw__uffd_wake(f->child_fd, (void *)(uintptr_t)va, SPW_PAGE);
-		return;
-	}
-	int ret = spw_load(a->space, a->fault_work, e, page, &where);
-
-	if (ret)
-		spw__agent_lost(e, where, -ret);
-	if (spw__uffd_copy(f->child_fd, (void *)(uintptr_t)va, page, SPW_PAGE) <= 0) {
-		spw__uffd_wake(f->child_fd, (void *)(uintptr_t)va, SPW_PAGE);
-		return;
-	}
-	if (f->served == SPW_FORK_NOTES)
+	if (spw__forklog_full(&f->log))
 		spw__agent_die("served a forked child too many pages before it took over", 0);
-	f->page[f->served++] = va;
+	if (place(a, f->child_fd, va, spw__forklog_lookup(a, &f->log, va, f->child_fd)))
+		spw__forklog_placed(&f->log, va, false);
+	spw__uffd_wake(f->child_fd, (void *)(uintptr_t)va, SPW_PAGE);
 }
 
 /*
- * A fault of the forking thread in the parent: libc's own code around the clone. It must be over, bookkeeping and all,
- * before the thread runs on, or the copy that it makes would be torn.
+ * A fault in the parent before the fork event. It cannot be held: the thread may be F, or hold a lock of libc's that F waits
+ * for on its way to the clone. The agent's state, which F may be copying at this moment, stays as it is.
  */
-static void serve_forker(struct spw__agent *a, uint64_t va)
+static void serve_early(struct spw__agent *a, uint64_t va)
 {
-	spw_entry_t e = spw__pt_lookup(&a->pt, va);
-	spw_slot_t where = SPW_SLOT_NONE;
+	struct spw__forklog *l = &a->fork.log;
 
-	if (e.idx == SPW_ENTRY_NONE || spw_kind(a->space, e) == SPW_FREE) {
-		if (spw__uffd_zero(a->uffd, (void *)(uintptr_t)va, SPW_PAGE) < 0)
-			spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
-		return;
-	}
-	int ret = spw_load(a->space, a->fault_work, e, a->window, &where);
+	if (!spw__forklog_there(l, va)) {
+		spw_entry_t e = spw__forklog_lookup(a, l, va, -1);
 
-	if (ret)
-		spw__agent_lost(e, where, -ret);
-	if (spw__uffd_copy_quiet(a->uffd, (void *)(uintptr_t)va, a->window, SPW_PAGE) > 0) {
-		spw_free(a->space, &e, 1);
-		spw__pt_came_in(&a->pt, va, 1);
+		/* Zeros matter only where something was taken away. */
+		if (place(a, a->uffd, va, e) && (l->count || e.idx != SPW_ENTRY_NONE))
+			spw__forklog_placed(l, va, true);
 	}
 	spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
-}
-
-/*
- * A fault of another thread before the fork event. It cannot always be held: the thread may hold a lock of libc's that F
- * waits for on its way to the clone. The page is placed without touching the agent's state, which F may be copying at
- * this moment, and settled later: by the parent at the thaw, by the child where its copy of the page is there. Behind an
- * event the state is no longer true of the range; then the fault is held after all.
- */
-static bool serve_early(struct spw__agent *a, uint64_t va)
-{
-	struct spw__fork *f = &a->fork;
-	spw_entry_t e = spw__pt_lookup(&a->pt, va);
-	spw_slot_t where = SPW_SLOT_NONE;
-	void *to = (void *)(uintptr_t)va;
-
-	if (f->held.events || f->earlies == SPW_FORK_NOTES)
-		return false;
-	for (uint32_t i = 0; i < f->earlies; i++) {
-		if (f->early[i] == va)
-			return false;
-	}
-	if (e.idx == SPW_ENTRY_NONE || spw_kind(a->space, e) == SPW_FREE) {
-		if (spw__uffd_zero(a->uffd, to, SPW_PAGE) < 0)
-			spw__uffd_wake(a->uffd, to, SPW_PAGE);
-		return true;
-	}
-	int ret = spw_load(a->space, a->fault_work, e, a->window, &where);
-
-	if (ret)
-		spw__agent_lost(e, where, -ret);
-	if (spw__uffd_copy_quiet(a->uffd, to, a->window, SPW_PAGE) > 0)
-		f->early[f->earlies++] = va;
-	spw__uffd_wake(a->uffd, to, SPW_PAGE);
-	return true;
 }
 
 static void read_own(struct spw__agent *a)
@@ -247,10 +203,14 @@ static void read_own(struct spw__agent *a)
 		return;
 	if (m.event == UFFD_EVENT_FORK && f->child_fd < 0)
 		f->child_fd = (int)m.arg.fork.ufd;
-	else if (m.event == UFFD_EVENT_PAGEFAULT && (int)m.arg.pagefault.feat.ptid == f->forker && f->child_fd < 0)
-		serve_forker(a, spw__msg_page(&m));
-	else if (m.event != UFFD_EVENT_PAGEFAULT || f->child_fd >= 0 || !serve_early(a, spw__msg_page(&m)))
+	else if (m.event == UFFD_EVENT_FORK || (m.event == UFFD_EVENT_PAGEFAULT && f->child_fd >= 0))
 		spw__held_add(a, &f->held, &m);
+	else if (m.event != UFFD_EVENT_PAGEFAULT)
+		spw__forklog_event(a, &f->log, &m, f->child_fd < 0);
+	else if (spw__forklog_full(&f->log) && (int)m.arg.pagefault.feat.ptid != f->forker)
+		spw__held_add(a, &f->held, &m);
+	else
+		serve_early(a, spw__msg_page(&m));
 }
 
 static void read_child(struct spw__agent *a)
@@ -263,7 +223,7 @@ static void read_child(struct spw__agent *a)
 	if (m.event == UFFD_EVENT_PAGEFAULT)
 		serve_child(a, spw__msg_page(&m));
 	else
-		spw__agent_die("a forked child changed its mappings before it took over", 0);
+		spw__agent_die("a forked child changed its mappings before it took over", m.event);
 }
 
 static bool child_dead(struct spw__agent *a)
@@ -280,15 +240,14 @@ static bool no_child(struct spw__fork *f)
 	return __atomic_load_n(&f->after, __ATOMIC_ACQUIRE);
 }
 
-/* Give the child that connected what is its own. True if it was the child. */
+/* Give the child that connected its descriptor and the log. True if it was the child. */
 static bool hand_over(struct spw__agent *a, int sock)
 {
-	static struct handover h;
 	struct spw__fork *f = &a->fork;
 	struct ucred who;
 	socklen_t len = sizeof(who);
 	char control[CMSG_SPACE(sizeof(int))] = {0};
-	struct iovec iov = {.iov_base = &h, .iov_len = sizeof(h)};
+	struct iovec iov = {.iov_base = &f->log, .iov_len = log_bytes(&f->log)};
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
@@ -296,17 +255,11 @@ static bool hand_over(struct spw__agent *a, int sock)
 	if (spw__sys5(SYS_getsockopt, sock, SOL_SOCKET, SO_PEERCRED, &who, &len) ||
 	    who.pid != __atomic_load_n(&a->ctl->proc[f->child_slot].pid, __ATOMIC_ACQUIRE))
 		return false;
-	h.served = f->served;
-	h.earlies = f->earlies;
-	memcpy(h.early, f->early, sizeof(h.early));
-	h.events = f->held.events;
-	memcpy(h.page, f->page, sizeof(h.page));
-	memcpy(h.event, f->held.event, sizeof(h.event));
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
 	c->cmsg_len = CMSG_LEN(sizeof(int));
 	memcpy(CMSG_DATA(c), &f->child_fd, sizeof(int));
-	return spw__sys3(SYS_sendmsg, sock, &msg, MSG_NOSIGNAL) == (long)sizeof(h);
+	return spw__sys3(SYS_sendmsg, sock, &msg, MSG_NOSIGNAL) == (long)iov.iov_len;
 }
 
 static void finish(struct spw__agent *a)
@@ -328,11 +281,14 @@ void spw__fork_serve(struct spw__agent *a)
 	while (state(f) == SPW_FORK_FROZEN) {
 		struct pollfd p[3] = {{.fd = a->uffd, .events = POLLIN},
 				      {.fd = f->child_fd, .events = POLLIN},
-				      {.fd = f->child_fd < 0 ? -1 : f->listen_fd, .events = POLLIN}};
-		long n = spw__sys3(SYS_poll, p, 3, ALIVE_CHECK_MS);
+				      {.fd = f->told ? f->listen_fd : -1, .events = POLLIN}};
+		long n = spw__sys3(SYS_poll, p, 3, f->child_fd >= 0 && !f->told ? 1 : ALIVE_CHECK_MS);
 
 		if (p[0].revents & POLLIN)
 			read_own(a);
+		/* Mappings that changed before the copy may have their events still to come. */
+		else if (f->child_fd >= 0 && !spw__uffd_changing(a->uffd, a->ctl))
+			f->told = true;
 		if (p[1].revents & POLLIN)
 			read_child(a);
 		if (p[2].revents & POLLIN) {
@@ -444,7 +400,8 @@ static void freeze(struct spw__agent *a)
 	if (ret)
 		spw__agent_die("cannot prepare a fork", -ret);
 	f->child_slot = (unsigned)slot;
-	f->served = f->earlies = f->held.events = f->held.faults = 0;
+	f->log.count = f->held.events = f->held.faults = 0;
+	f->told = false;
 	f->ready = 0;
 	f->after = 0;
 }
@@ -461,8 +418,7 @@ static void thaw(struct spw__agent *a)
 		spw_fork_failed(a->space, f->child_slot);
 		__atomic_store_n(&r->pid, 0, __ATOMIC_RELEASE);
 	}
-	for (uint32_t i = 0; i < f->earlies; i++)
-		spw__pt_free_range(&a->pt, f->early[i], f->early[i] + SPW_PAGE);
+	spw__forklog_settle(a, &f->log);
 	spw__held_release(a, &f->held);
 }
 
@@ -486,16 +442,18 @@ void spw__fork_park(struct spw__agent *a)
 	spw__unlock(&a->lock);
 }
 
-static int receive(struct spw__agent *a, struct handover *h)
+static int receive(struct spw__agent *a)
 {
 	struct sockaddr_un un;
 	socklen_t len = address(&un, a->fork_pid, a->fork_nonce);
 	char control[CMSG_SPACE(sizeof(int))] = {0};
+	struct spw__forklog *l = &a->fork.log;
 	int sock = (int)spw__sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), fd = -1;
 	long ret = sock < 0 ? sock : spw__sys3(SYS_connect, sock, &un, len);
 
-	for (size_t have = 0; ret >= 0 && have < sizeof(*h); have += (size_t)ret) {
-		struct iovec iov = {.iov_base = (char *)h + have, .iov_len = sizeof(*h) - have};
+	l->count = 0;
+	for (size_t have = 0; ret >= 0 && have < log_bytes(l); have += (size_t)ret) {
+		struct iovec iov = {.iov_base = (char *)l + have, .iov_len = sizeof(*l) - have};
 		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 
 		if (have == 0) {
@@ -516,22 +474,8 @@ static int receive(struct spw__agent *a, struct handover *h)
 }
 
 /*
- * An event that another thread of the parent caused around the fork. Whether our copy of the mappings is from before or
- * after it, only the mappings say: a range of before is still registered.
- */
-static void replay(struct spw__agent *a, const struct uffd_msg *m)
-{
-	uint64_t start = m->event == UFFD_EVENT_REMAP ? m->arg.remap.from : m->arg.remove.start;
-	uint64_t end = m->event == UFFD_EVENT_REMAP ? start + m->arg.remap.len : m->arg.remove.end;
-
-	if (m->event == UFFD_EVENT_REMOVE || spw__uffd_protect(a->uffd, (void *)(uintptr_t)start, end - start, 0) == 0)
-		return;
-	spw__event(a, m);
-}
-
-/*
  * Ranges that the program keeps from its children. The kernel does not tell; the program's madvise(2) calls go past here
- * (by libc's name: a bare system call is not seen). Such programs are few, so only they pay for the child's look.
+ * (by libc's name: a bare system call is not seen). Such programs are few, so only they pay for the child's closer look.
  */
 static uint32_t keeps_from_children; /* A */
 
@@ -563,20 +507,11 @@ static void lose(void *agent, uint64_t start, uint64_t end)
 
 static void take_over(struct spw__agent *a)
 {
-	static struct handover h;
-
-	a->uffd = receive(a, &h);
+	a->uffd = receive(a);
 	if (a->uffd < 0)
 		spw__agent_die("did not get its descriptor after a fork", -a->uffd);
-	for (uint32_t i = 0; i < h.served; i++)
-		spw__pt_free_range(&a->pt, h.page[i], h.page[i] + SPW_PAGE);
-	for (uint32_t i = 0; i < h.earlies; i++) {
-		if (spw__page_there(a, h.early[i]))
-			spw__pt_free_range(&a->pt, h.early[i], h.early[i] + SPW_PAGE);
-	}
-	for (uint32_t i = 0; i < h.events; i++)
-		replay(a, &h.event[i]);
-	if (__atomic_load_n(&keeps_from_children, __ATOMIC_ACQUIRE) && spw__regions_lost(&a->regions, lose, a))
+	spw__forklog_inherit(a, &a->fork.log);
+	if (spw__regions_lost(&a->regions, a->uffd, __atomic_load_n(&keeps_from_children, __ATOMIC_ACQUIRE), lose, a))
 		spw__agent_die("cannot read its map after a fork", EIO);
 }
 

@@ -2,6 +2,7 @@
 #ifndef SPW_PROCESS_FORK_H
 #define SPW_PROCESS_FORK_H
 /* fork(2) of a program whose pages are out. See fork.c. */
+#include "host/process/forklog.h"
 #include "host/process/held.h"
 #include "host/process/thread.h"
 
@@ -9,8 +10,6 @@
 #include <stdint.h>
 
 struct spw__agent;
-
-#define SPW_FORK_NOTES 256u /* pages served for a child that has not taken over yet */
 
 /*
  * The forking thread (F, in libc's hooks) and the agent's two threads pass this word on. The hooks have none of the agent's
@@ -26,20 +25,18 @@ enum spw__fork_state {
 };
 
 struct spw__fork {
-	struct spw__lock lock; /* one fork at a time: F holds it from before to after */
-	uint32_t state;        /* A enum spw__fork_state; futex */
-	int forker;            /* F's thread id: its own faults are served all along */
-	int child_fd;          /* the child's userfaultfd, -1 = none */
-	uint32_t after;        /* A F has come back from clone(2) */
-	unsigned child_slot;   /* record reserved for it */
-	int listen_fd;         /* where the child asks for its descriptor */
-	uint32_t served;       /* pages put into the child so far */
-	uint64_t page[SPW_FORK_NOTES];
-	uint32_t earlies; /* pages put into the parent, for other threads than F, between freeze and fork event */
-	uint64_t early[SPW_FORK_NOTES];
-	struct spw__held held; /* the parent's own messages while frozen; the events are told to the child too */
-	uint32_t ready;        /* A in the child: the agent stands; futex */
-	uint64_t signals;      /* the forking thread's mask */
+	struct spw__lock lock;   /* one fork at a time: F holds it from before to after */
+	uint32_t state;          /* A enum spw__fork_state; futex */
+	int forker;              /* F's thread id */
+	int child_fd;            /* the child's userfaultfd, -1 = none */
+	uint32_t after;          /* A F has come back from clone(2) */
+	unsigned child_slot;     /* record reserved for it */
+	int listen_fd;           /* where the child asks for its descriptor */
+	struct spw__forklog log; /* what happened while frozen; the child is told */
+	bool told;               /* the log holds all that was before the fork event */
+	struct spw__held held;   /* the parent's faults after the fork event */
+	uint32_t ready;          /* A in the child: the agent stands; futex */
+	uint64_t signals;        /* the forking thread's mask */
 };
 
 /* Ask libc to call us around fork(). From the constructor, once. */

@@ -31,6 +31,8 @@
 #define STARVED    3000000ull    /* runnable for so long without running */
 #define PAUSE_MAX  64000000000ull
 
+enum { PLACE_YES = 1, PLACE_NO };
+
 static long set_policy(int tid, int policy)
 {
 	int priority = 0;
@@ -82,30 +84,33 @@ static void rescue(void)
 }
 
 /* A thread that sees whether the way back is open: for the handler itself it would be too late. */
-static int try_policy(void *answer)
+static int try_policy(void *agent)
 {
-	uint32_t *a = answer;
+	struct spw__place *p = &((struct spw__agent *)agent)->place;
 	bool back = set_policy(0, SCHED_IDLE) == 0 && set_policy(0, SCHED_NORMAL) == 0;
 
-	__atomic_store_n(a, back ? 2 : 1, __ATOMIC_RELEASE);
-	spw__wake_all(a);
+	__atomic_store_n(&p->allowed, back ? PLACE_YES : PLACE_NO, __ATOMIC_RELEASE);
+	spw__wake_all(&p->allowed);
 	return 0;
+}
+
+void spw__place_ask(struct spw__agent *a)
+{
+	struct spw__place *p = &a->place;
+
+	*p = (struct spw__place){.bound = -1, .stat_fd = -1};
+	/* Eviction by copy raises events that the handler has to read meanwhile: it cannot do it itself. */
+	if (!a->move || spw__thread_start(try_policy, a, 0) < 0)
+		return;
+	while (!__atomic_load_n(&p->allowed, __ATOMIC_ACQUIRE))
+		spw__wait(&p->allowed, 0, 1000000);
 }
 
 void spw__place_init(struct spw__agent *a)
 {
-	static uint32_t answer; /* asked once: the child of a fork knows */
-
-	a->place = (struct spw__place){.bound = -1, .stat_fd = -1, .pause = PAUSE_MIN};
+	a->place = (struct spw__place){.allowed = a->place.allowed, .bound = -1, .stat_fd = -1, .pause = PAUSE_MIN};
 	a->place.handler_tid = (int)spw__sys0(SYS_gettid);
 	spw__sys3(SYS_sched_getaffinity, 0, sizeof(a->place.any), a->place.any);
-	if (!a->move)
-		return;
-	if (!answer && spw__thread_start(try_policy, &answer, 0) < 0)
-		return;
-	while (!__atomic_load_n(&answer, __ATOMIC_ACQUIRE))
-		spw__wait(&answer, 0, 1000000);
-	a->place.allowed = answer == 2;
 	spw__plat_stuck = rescue;
 }
 
@@ -144,7 +149,7 @@ void spw__place_fault(struct spw__agent *a, uint32_t tid)
 	char state;
 	int cpu;
 
-	if (!p->allowed)
+	if (p->allowed != PLACE_YES)
 		return;
 	p->strangers += tid != p->tid;
 	if (++p->faults < LOOK_EVERY)

@@ -10,13 +10,14 @@
 struct spw__agent;
 
 struct spw__place {
+	uint32_t allowed; /* PLACE_YES: the way back from SCHED_IDLE is open; futex */
+
 	/* The handler's own. */
 	uint64_t any[SPW_PLACE_WORDS]; /* CPUs allowed at the start */
 	uint32_t tid;                  /* the thread that faults */
 	int stat_fd;                   /* its /proc stat file, -1 = none */
 	uint32_t faults, strangers;    /* in this look's window; of them, other threads' */
 	uint64_t not_before, pause;    /* ns: after it starved it stays free this long */
-	bool allowed;                  /* it may come back from SCHED_IDLE */
 
 	/* Shared, atomically. */
 	int handler_tid;
@@ -27,6 +28,8 @@ struct spw__place {
 	uint64_t seen_at;
 };
 
+/* While arming, before anything is registered: whether a thread may come back from SCHED_IDLE. */
+void spw__place_ask(struct spw__agent *a);
 /* At the start of the handler thread. */
 void spw__place_init(struct spw__agent *a);
 /* Thread tid has faulted. Handler thread only. */

@@ -291,12 +291,12 @@ bool spw__reclaim_here(struct spw__agent *a)
 	return done;
 }
 
-static int take_region(void *agent, uint64_t start, uint64_t end)
+static int take_region(void *agent, uint64_t start, uint64_t end, uint64_t next)
 {
 	struct spw__agent *a = agent;
 
 	/* What the kernel will not register stays the kernel's. */
-	if (spw__agent_register(a, start, end) == 0)
+	if (spw__agent_register(a, start, end, next) == 0)
 		return spw__regions_add(&a->regions, start, end);
 	return 0;
 }

@@ -9,8 +9,10 @@
  * kernel refuses to move pages out of, and eviction asks the kernel again, atomically, page by page.
  */
 #include "host/process/regions.h"
+#include "host/process/uffd.h"
 #include "platform/linux.h"
 #include "platform/sys.h"
+#include "space/space.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -190,28 +192,44 @@ static int each_line(struct spw__regions *r, int fd, int (*line)(void *ctx, cons
 
 struct scan {
 	struct spw__regions *r;
-	int (*take)(void *ctx, uint64_t start, uint64_t end);
+	spw__take_fn *take;
 	void *ctx;
+	uint64_t start, end; /* found, and not yet taken; 0 = none */
 };
+
+static int take_found(struct scan *s, uint64_t next)
+{
+	uint64_t end = s->end;
+
+	s->end = 0;
+	return end ? s->take(s->ctx, s->start, end, next) : 0;
+}
 
 static int scan_line(void *ctx, const char *text)
 {
 	struct scan *s = ctx;
 	uint64_t start, end;
+	bool good = manageable(text, &start, &end) && !spw__regions_cover(s->r, start, end);
+	int ret = take_found(s, start);
 
-	if (!manageable(text, &start, &end) || spw__regions_cover(s->r, start, end))
-		return 0;
-	return s->take(s->ctx, start, end);
+	if (good) {
+		s->start = start;
+		s->end = end;
+	}
+	return ret;
 }
 
-int spw__regions_scan(struct spw__regions *r, int (*take)(void *ctx, uint64_t start, uint64_t end), void *ctx)
+int spw__regions_scan(struct spw__regions *r, spw__take_fn *take, void *ctx)
 {
 	struct scan s = {.r = r, .take = take, .ctx = ctx};
+	int ret = each_line(r, r->maps_fd, scan_line, &s);
 
-	return each_line(r, r->maps_fd, scan_line, &s);
+	return ret ? ret : take_found(&s, s.end);
 }
 
 struct lost {
+	struct spw__regions *r;
+	int uffd;
 	void (*lose)(void *ctx, uint64_t start, uint64_t end);
 	void *ctx;
 	uint64_t start, end; /* of the mapping whose lines are being read */
@@ -227,22 +245,27 @@ static int lost_line(void *ctx, const char *text)
 
 		parse_hex(p + 1, &l->end);
 		l->lose(l->ctx, before, l->start);
-	} else if (memcmp(text, "VmFlags:", 8) == 0 && (strstr(text, " wf") || !strstr(text, " um"))) {
+		/* A mapping is registered as a whole or not at all. */
+		if (spw__regions_cover(l->r, l->start, l->start + SPW_PAGE) && !spw__uffd_registered(l->uffd, l->start))
+			l->lose(l->ctx, l->start, l->end);
+	} else if (memcmp(text, "VmFlags:", 8) == 0 && strstr(text, " wf")) {
 		l->lose(l->ctx, l->start, l->end);
 	}
 	return 0;
 }
 
-int spw__regions_lost(struct spw__regions *r, void (*lose)(void *ctx, uint64_t start, uint64_t end), void *ctx)
+int spw__regions_lost(struct spw__regions *r, int uffd, bool wiped,
+		      void (*lose)(void *ctx, uint64_t start, uint64_t end), void *ctx)
 {
-	struct lost l = {.lose = lose, .ctx = ctx};
-	int fd = (int)spw__sys4(SYS_openat, AT_FDCWD, "/proc/self/smaps", O_RDONLY | O_CLOEXEC, 0);
+	struct lost l = {.r = r, .uffd = uffd, .lose = lose, .ctx = ctx};
+	int fd = wiped ? (int)spw__sys4(SYS_openat, AT_FDCWD, "/proc/self/smaps", O_RDONLY | O_CLOEXEC, 0) : r->maps_fd;
 
 	if (fd < 0)
 		return fd;
 	int ret = each_line(r, fd, lost_line, &l);
 
-	spw__sys1(SYS_close, fd);
+	if (wiped)
+		spw__sys1(SYS_close, fd);
 	lose(ctx, l.end, UINT64_MAX);
 	return ret;
 }

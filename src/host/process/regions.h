@@ -30,13 +30,16 @@ const struct spw__region *spw__regions_at(const struct spw__regions *r, uint64_t
 bool spw__regions_cover(const struct spw__regions *r, uint64_t start, uint64_t end);
 
 /*
- * Read the process's map and call take(ctx, start, end) for every manageable range that is not covered. Returns how
- * many 0 or -errno.
+ * Read the process's map and call take(ctx, start, end, next) for every manageable range that is not covered; next is
+ * where the next mapping starts. 0 or -errno, take()'s too.
  */
-int spw__regions_scan(struct spw__regions *r, int (*take)(void *ctx, uint64_t start, uint64_t end), void *ctx);
+typedef int spw__take_fn(void *ctx, uint64_t start, uint64_t end, uint64_t next);
+int spw__regions_scan(struct spw__regions *r, spw__take_fn *take, void *ctx);
 /*
  * In a forked child: call lose(ctx, start, end) for every range of addresses that did not come over with its pages: not
- * mapped (MADV_DONTFORK), wiped (MADV_WIPEONFORK), or not registered. 0 or -errno. Walks the whole page table: slow.
+ * mapped, not registered with uffd, or (wiped: looked for too) wiped by MADV_WIPEONFORK. 0 or -errno. To look for wiped
+ * ranges the kernel walks the whole page table: slow.
  */
-int spw__regions_lost(struct spw__regions *r, void (*lose)(void *ctx, uint64_t start, uint64_t end), void *ctx);
+int spw__regions_lost(struct spw__regions *r, int uffd, bool wiped,
+		      void (*lose)(void *ctx, uint64_t start, uint64_t end), void *ctx);
 #endif

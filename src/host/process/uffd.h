@@ -6,7 +6,9 @@
  * Every function returns 0 (or a count of bytes where said) or -errno, takes no lock and may be called from any
  * thread. -EAGAIN from any of them means that an event waits to be read: release the host lock, read on, try again.
  */
+#include <errno.h>
 #include <linux/userfaultfd.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
@@ -40,4 +42,15 @@ long spw__uffd_zero(int fd, void *dst, size_t len);
 int spw__uffd_wake(int fd, void *p, size_t len);
 /* Set or clear write protection; clearing wakes writers. */
 int spw__uffd_protect(int fd, void *p, size_t len, int on);
+
+/* Whether the mapping of the page at va is registered with fd. */
+static inline bool spw__uffd_registered(int fd, uint64_t va)
+{
+	return spw__uffd_protect(fd, (void *)(uintptr_t)va, 4096, 0) == 0;
+}
+/* Whether a change of mappings is under way whose event has not been read, or has not even been queued. */
+static inline bool spw__uffd_changing(int fd, const void *unregistered)
+{
+	return spw__uffd_protect(fd, (void *)(uintptr_t)unregistered, 4096, 0) == -EAGAIN;
+}
 #endif
