@@ -90,20 +90,38 @@ bool spw__agent_supervisor_dead(const struct spw__agent *a)
 }
 
 /* Memory that the program may pin, lock or share is not refused here: the kernel refuses to move its pages. */
+#define REGISTER_MODE (UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP)
+
+/*
+ * A mapping of which only a part was registered is two. That happens if it replaced, in the moment before, the one that was
+ * meant; the program's mremap(2) of the whole is refused until the other part is registered too, and for ever if both
+ * parts have been written to by then. So without delay. Not the agent's own memory.
+ */
+static void register_beside(struct spw__agent *a, uint64_t va)
+{
+	uint64_t start, end;
+
+	if (spw__regions_ask(&a->regions, va, &start, &end, false) && !spw__plat_owns((void *)(uintptr_t)start) &&
+	    !spw__regions_cover(&a->regions, start, end) && end - start < SPW_REGION_MIN)
+		spw__uffd_register(a->uffd, (void *)(uintptr_t)start, end - start, REGISTER_MODE);
+}
+
 int spw__agent_register(struct spw__agent *a, uint64_t start, uint64_t end, uint64_t next)
 {
-	const uint64_t mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP;
 	void *p = (void *)(uintptr_t)start;
-	/*
-	 * Up to the next mapping: if this one has grown since it was read, to register a part would split it, and the
-	 * program's mremap(2) of the whole would be refused.
-	 */
-	int ret = spw__uffd_register(a->uffd, p, next - start, mode);
+	uint64_t first = start;
+
+	/* Up to the next mapping, should this one grow just now. */
+	if (!spw__regions_ask(&a->regions, start, &first, &end, true) || first != start)
+		return -EAGAIN;
+	int ret = spw__uffd_register(a->uffd, p, (next > end ? next : end) - start, REGISTER_MODE);
 
 	if (ret)
-		ret = spw__uffd_register(a->uffd, p, end - start, mode);
+		ret = spw__uffd_register(a->uffd, p, end - start, REGISTER_MODE);
 	if (ret)
 		return ret;
+	register_beside(a, start - 1);
+	register_beside(a, end);
 	/*
 	 * The map may have changed since it was read, and registering skips holes. Moving pages out of memory that is not
 	 * registered would lose them. With its first page there, placing zeros in the whole range fails with EEXIST if, and

@@ -74,6 +74,7 @@ struct spw__agent {
 	uint64_t shared;           /* bytes of resident that others count too, when last measured */
 	uint64_t busy, busy_bytes; /* pages of ours alone that the kernel would not move, 0 = none */
 	uint64_t stuck;            /* where that has been tried to mend last */
+	bool take_shared;          /* what a fork shared is to be taken too */
 	char *window;              /* SPW_WINDOW_MAX pages: what the handler restores into */
 	int swap_fd;               /* the file tier's, -1 = none */
 	struct spw_file_io file_io;
@@ -113,7 +114,7 @@ extern struct spw__agent spw__agent;
 uint64_t spw__agent_target(const struct spw__agent *a);
 /* Open userfaultfd, make the space and its tiers, start the handler. 0 or -errno, said already. */
 int spw__agent_arm(struct spw__agent *a);
-/* Register the mapping [start, end) of the program; the next one starts at `next`. 0 or -errno. */
+/* Register the mapping [start, end) of the program; the next one starts at `next`. 0, -EAGAIN: it has changed, look again, or -errno. */
 int spw__agent_register(struct spw__agent *a, uint64_t start, uint64_t end, uint64_t next);
 /* Take a record in the control region / open the descriptors that need no arming. */
 int spw__agent_enlist(struct spw__agent *a);

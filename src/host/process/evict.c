@@ -26,6 +26,11 @@
 #define PM_PRESENT   (1ull << 63)
 #define PM_SWAP      (1ull << 62) /* under migration, or in the kernel's own swap */
 #define PM_EXCLUSIVE (1ull << 56)
+/* The kernel's ioctl to search a page map (Linux 6.7), newer than Debian 12's headers: struct pm_scan_arg. */
+#define PAGEMAP_SCAN 0xc0606610
+#define SCAN_FILE    (1u << 2)
+#define SCAN_PRESENT (1u << 3)
+#define SCAN_ZERO    (1u << 5)
 #define SPAN_BYTES   (64u * SPW_PAGE) /* swept at a time: pages that a mask holds */
 #define AGE_STUCK    8                /* sweeps to leave a run alone that the kernel would not move */
 
@@ -129,6 +134,36 @@ static uint64_t cold(struct spw__agent *a, uint64_t va, unsigned n)
 }
 
 /*
+ * The pages, of n at va, that are memory (not the zero page) and are not ours alone. Only a kernel that has UFFDIO_MOVE can
+ * tell.
+ */
+static uint64_t shared(const struct spw__agent *a, uint64_t va, unsigned n, uint64_t exclusive)
+{
+	struct {
+		uint64_t start, end, categories;
+	} found[64];
+	struct {
+		uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+		uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+	} arg = {.size = sizeof(arg),
+		 .start = va,
+		 .end = va + (uint64_t)n * SPW_PAGE,
+		 .vec = (uintptr_t)found,
+		 .vec_len = 64,
+		 .category_inverted = SCAN_FILE | SCAN_ZERO,
+		 .category_mask = SCAN_PRESENT | SCAN_FILE | SCAN_ZERO,
+		 .return_mask = SCAN_PRESENT};
+	long count = spw__sys3(SYS_ioctl, a->pagemap_fd, PAGEMAP_SCAN, &arg);
+	uint64_t mask = 0;
+
+	for (long i = 0; i < count; i++) {
+		for (uint64_t at = found[i].start; at < found[i].end; at += SPW_PAGE)
+			mask |= 1ull << ((at - va) / SPW_PAGE);
+	}
+	return mask & ~exclusive;
+}
+
+/*
  * Up to 64 neighbouring pages of one leaf. As few calls as can be: each one that moves something interrupts every CPU that
  * the program runs on. Pages taken, or -EAGAIN / -ENOSPC / -ENOMEM.
  */
@@ -136,9 +171,23 @@ static int sweep_span(struct spw__agent *a, uint64_t va, const uint64_t *pm, uns
 {
 	/* Worth taking: ours alone, which neither a fork-shared page nor the zero page is. Taken: all between, too. */
 	uint64_t mask = having(pm, n, PM_PRESENT | PM_EXCLUSIVE), present = having(pm, n, PM_PRESENT);
-	uint64_t open = mask ? cold(a, va, n) : 0;
+	uint64_t theirs = a->take_shared && mask != present ? shared(a, va, n, mask) : 0;
+	uint64_t open = mask | theirs ? cold(a, va, n) : 0;
 	int taken = 0;
 
+	theirs &= open;
+	if (theirs) {
+		unsigned first = (unsigned)__builtin_ctzll(theirs);
+		uint64_t here = va + (uint64_t)first * SPW_PAGE;
+
+		if (here != a->stuck) {
+			uint64_t run = ~(theirs >> first);
+
+			a->busy = here;
+			a->busy_bytes = (uint64_t)(run ? __builtin_ctzll(run) : 64) * SPW_PAGE;
+			return 0;
+		}
+	}
 	mask &= open;
 	for (unsigned at = 0; mask >> at;) {
 		at += (unsigned)__builtin_ctzll(mask >> at);
@@ -259,20 +308,25 @@ unsigned spw__evict(struct spw__agent *a, unsigned pages, bool may_fault)
 /* Put one page back; it is in `frame`. False: it has been moved to another address meanwhile. */
 static bool undo_one(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t frame)
 {
-	int ret;
+	for (;;) {
+		int ret = spw__frame_return(a, va, e, frame);
 
-	while ((ret = spw__frame_return(a, va, e, frame)) == -EAGAIN) {
+		if (ret == 0) {
+			spw__pt_came_in(&a->pt, va, 1);
+			return true;
+		}
+		/* The mapping may be gone and the event about it still to come: the kernel looks for the mapping first. */
+		bool changing = ret == -EAGAIN || (ret == -ENOENT && spw__uffd_changing(a->uffd, a->ctl));
+
 		spw__fault_drain(a);
 		spw__sys0(SYS_sched_yield);
 		if (spw_kind(a->space, e) != SPW_FRAME)
 			return true;
 		if (spw__pt_lookup(&a->pt, va).idx != e.idx)
 			return false;
+		if (!changing)
+			spw__agent_die("cannot put a page back before a fork", -ret);
 	}
-	if (ret)
-		spw__agent_die("cannot put a page back before a fork", -ret);
-	spw__pt_came_in(&a->pt, va, 1);
-	return true;
 }
 
 /* Every page that is still where it was taken from. Whether others are left. */

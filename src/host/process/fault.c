@@ -86,11 +86,20 @@ static bool over_cap(struct spw__agent *a)
 	       !__atomic_load_n(&a->full, __ATOMIC_RELAXED);
 }
 
-/* Hold growth back until the reclaimer has made room. The lock is let go meanwhile. */
-static void wait_for_room(struct spw__agent *a)
+/* Let the waiting thread fault again. */
+static void retry(struct spw__agent *a, uint64_t va)
+{
+	spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
+}
+
+/*
+ * Hold the fault at va back until the reclaimer has made room. The lock is let go meanwhile. False: a fork has frozen the
+ * agent, and may be waiting for a lock that the fault's thread holds; it will fault again.
+ */
+static bool wait_for_room(struct spw__agent *a, uint64_t va)
 {
 	if (!over_cap(a))
-		return;
+		return true;
 	spw__unlock(&a->lock);
 	__atomic_store_n(&a->waiting, 1, __ATOMIC_SEQ_CST);
 	/* An eviction by copy needs this thread to read on. */
@@ -105,18 +114,18 @@ static void wait_for_room(struct spw__agent *a)
 			spw__wait(&a->room, seen, 1000000);
 	}
 	__atomic_store_n(&a->waiting, 0, __ATOMIC_SEQ_CST);
+	spw__lock(&a->lock);
+	if (!spw__fork_frozen(a))
+		return true;
+	spw__unlock(&a->lock);
+	retry(a, va);
 	lock_thawed(a);
+	return false;
 }
 
 static void placed(struct spw__agent *a, unsigned pages)
 {
 	__atomic_add_fetch(&a->resident, (int64_t)pages * SPW_PAGE, __ATOMIC_RELAXED);
-}
-
-/* Let the waiting thread fault again. */
-static void retry(struct spw__agent *a, uint64_t va)
-{
-	spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
 }
 
 /* A page that was never out: zeros, and for its untouched neighbours too. */
@@ -213,8 +222,8 @@ void spw__fault_serve(struct spw__agent *a, uint64_t va, bool may_wait)
 {
 	uint64_t began = spw__plat_now_ns();
 
-	if (may_wait)
-		wait_for_room(a);
+	if (may_wait && !wait_for_room(a, va))
+		return;
 	spw_entry_t e = spw__pt_lookup(&a->pt, va);
 	enum spw_kind kind = e.idx == SPW_ENTRY_NONE ? SPW_FREE : spw_kind(a->space, e);
 	unsigned pages = 0;

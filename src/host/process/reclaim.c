@@ -19,6 +19,8 @@
 #include <string.h>
 
 #define MS              1000000ull
+#define RECLAIM_NICE    (-20)
+#define SCANS           3            /* of the map in a row, while they find something */
 #define MARGIN_MIN      (2ull << 20) /* bytes below the target that the thread aims at */
 #define GROWTH          8ull         /* bytes a nanosecond: faster than memory can be touched */
 #define TICK_MAX        (50 * MS)
@@ -251,6 +253,8 @@ static bool reclaim_step(struct spw__agent *a, bool *starved, bool here)
 	}
 	uint64_t waiting = __atomic_load_n(&a->frames.head, __ATOMIC_RELAXED) - a->frames.tail;
 
+	/* Over the target after a fork: each side needs a copy of its own of a shared page before it can be rid of it. */
+	a->take_shared = a->family && over_mark(a) > (int64_t)margin(spw__agent_target(a));
 	if (waiting < backlog(spw__agent_target(a))) {
 		if (!spw__evict(a, SPW_FRAMES_BATCH, !here) && !waiting) {
 			if (here)
@@ -295,18 +299,25 @@ static int take_region(void *agent, uint64_t start, uint64_t end, uint64_t next)
 {
 	struct spw__agent *a = agent;
 
+	int ret = spw__agent_register(a, start, end, next);
+
+	/* Had it changed meanwhile, the next look at the map finds its other part. */
+	if (ret == 0 || ret == -EAGAIN)
+		a->rescan = true;
 	/* What the kernel will not register stays the kernel's. */
-	if (spw__agent_register(a, start, end, next) == 0)
-		return spw__regions_add(&a->regions, start, end);
-	return 0;
+	return ret ? 0 : spw__regions_add(&a->regions, start, end);
 }
 
 static void scan(struct spw__agent *a)
 {
 	spw__lock(&a->lock);
 	spw__fault_drain(a);
-	a->rescan = false;
-	spw__regions_scan(&a->regions, take_region, a);
+	for (unsigned again = 0; again < SCANS; again++) {
+		a->rescan = false;
+		spw__regions_scan(&a->regions, take_region, a);
+		if (!a->rescan)
+			break;
+	}
 	spw__unlock(&a->lock);
 }
 
@@ -326,6 +337,8 @@ int spw__reclaim_thread(void *agent)
 	bool starved = false;
 
 	a->reclaim_tid = (int)spw__sys0(SYS_gettid);
+	/* Before those who fill the memory, where that is allowed. */
+	spw__sys3(SYS_setpriority, 0 /* PRIO_PROCESS */, a->reclaim_tid, RECLAIM_NICE);
 	for (;;) {
 		uint32_t seen = __atomic_load_n(&a->kick, __ATOMIC_ACQUIRE);
 

@@ -139,8 +139,14 @@ static const char *parse_hex(const char *p, uint64_t *v)
 	}
 }
 
+/* A small mapping next to a region may have been one with it, before it grew or was cut while it was being registered. */
+static bool adjoins(const struct spw__regions *r, uint64_t start, uint64_t end)
+{
+	return spw__regions_cover(r, start - SPW_PAGE, start) || spw__regions_cover(r, end, end + SPW_PAGE);
+}
+
 /* One line of the map: "start-end perms offset dev inode   name". */
-static bool manageable(const char *line, uint64_t *start, uint64_t *end)
+static bool manageable(const struct spw__regions *r, const char *line, uint64_t *start, uint64_t *end)
 {
 	uint64_t inode;
 	const char *p = parse_hex(line, start);
@@ -159,7 +165,8 @@ static bool manageable(const char *line, uint64_t *start, uint64_t *end)
 
 	if (inode != 0 || (*p == '[' && !heap && memcmp(p, "[anon:", 6) != 0))
 		return false;
-	return (heap || *end - *start >= SPW_REGION_MIN) && !spw__plat_owns((void *)(uintptr_t)*start);
+	return (heap || *end - *start >= SPW_REGION_MIN || adjoins(r, *start, *end)) &&
+	       !spw__plat_owns((void *)(uintptr_t)*start);
 }
 
 /* Read fd from its start and call line(ctx, text) for each line, without its newline. 0 or -errno, of line() too. */
@@ -209,7 +216,7 @@ static int scan_line(void *ctx, const char *text)
 {
 	struct scan *s = ctx;
 	uint64_t start, end;
-	bool good = manageable(text, &start, &end) && !spw__regions_cover(s->r, start, end);
+	bool good = manageable(s->r, text, &start, &end) && !spw__regions_cover(s->r, start, end);
 	int ret = take_found(s, start);
 
 	if (good) {
@@ -225,6 +232,28 @@ int spw__regions_scan(struct spw__regions *r, spw__take_fn *take, void *ctx)
 	int ret = each_line(r, r->maps_fd, scan_line, &s);
 
 	return ret ? ret : take_found(&s, s.end);
+}
+
+/* The kernel's ioctl to look a mapping up (Linux 6.11), newer than Debian 12's headers: struct procmap_query. */
+#define PROCMAP_QUERY 0xc0686611
+
+#define QUERY_ACCESS  15u /* readable, writable, executable, shared */
+#define QUERY_PRIVATE 3u  /* of these, what a manageable mapping has */
+
+bool spw__regions_ask(const struct spw__regions *r, uint64_t va, uint64_t *start, uint64_t *end, bool unknown)
+{
+	struct {
+		uint64_t size, query_flags, query_addr, vma_start, vma_end, vma_flags, vma_page_size, vma_offset, inode;
+		uint32_t dev_major, dev_minor, vma_name_size, build_id_size;
+		uint64_t vma_name_addr, build_id_addr;
+	} q = {.size = sizeof(q), .query_addr = va};
+	long ret = spw__sys3(SYS_ioctl, r->maps_fd, PROCMAP_QUERY, &q);
+
+	if (ret)
+		return ret == -ENOTTY && unknown;
+	*start = q.vma_start;
+	*end = q.vma_end;
+	return (q.vma_flags & QUERY_ACCESS) == QUERY_PRIVATE && q.inode == 0;
 }
 
 struct lost {
@@ -246,7 +275,9 @@ static int lost_line(void *ctx, const char *text)
 		parse_hex(p + 1, &l->end);
 		l->lose(l->ctx, before, l->start);
 		/* A mapping is registered as a whole or not at all. */
-		if (spw__regions_cover(l->r, l->start, l->start + SPW_PAGE) && !spw__uffd_registered(l->uffd, l->start))
+		const struct spw__region *g = spw__regions_at(l->r, l->start);
+
+		if (g && g->start < l->end && !spw__uffd_registered(l->uffd, l->start))
 			l->lose(l->ctx, l->start, l->end);
 	} else if (memcmp(text, "VmFlags:", 8) == 0 && strstr(text, " wf")) {
 		l->lose(l->ctx, l->start, l->end);
