@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Swapped memory must not hide in the page cache, outlive the run by accident, or overwrite somebody's file. So the
- * swapfile has no name unless it is given one, O_DIRECT where the filesystem has that, and a file that exists is
- * taken only if it is empty or says itself that it is swap. Two runs, or the kernel's swapon, exclude each other.
+ * Swapped memory must not hide in the page cache, outlive the run by accident, or overwrite somebody's file. So a
+ * swapfile that is made here never has a name, not even where it was given one: a run that is killed cannot take a name
+ * away. It is O_DIRECT where the filesystem has that, and a file that exists is taken only if it is empty or says itself
+ * that it is swap. Two runs, or the kernel's swapon, exclude each other.
  */
 #include "cmd/swapfile.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdio.h>
@@ -135,14 +137,16 @@ static int use_existing(const struct spw_options *o, struct spw_swapfile *s, uin
 static int open_named(const struct spw_options *o, struct spw_swapfile *s)
 {
 	struct stat st;
+	char path[PATH_MAX];
 	uint64_t bytes = 0;
 
 	snprintf(s->path, sizeof(s->path), "%s", o->file_path);
+	snprintf(path, sizeof(path), "%s", o->file_path);
 	s->first_byte = SPW_PAGE;
-	s->fd = open_direct(s->path, O_RDWR | O_CREAT | O_EXCL);
-	s->remove = s->fd >= 0;
-	if (s->fd < 0 && errno == EEXIST) /* on a device O_EXCL refuses what is mounted or swapped on */
-		s->fd = open_direct(s->path, O_RDWR | (!stat(s->path, &st) && S_ISBLK(st.st_mode) ? O_EXCL : 0));
+	/* on a device O_EXCL refuses what is mounted or swapped on */
+	s->fd = open_direct(path, O_RDWR | (!stat(path, &st) && S_ISBLK(st.st_mode) ? O_EXCL : 0));
+	if (s->fd < 0 && errno == ENOENT)
+		s->fd = open_unlinked(dirname(path));
 	if (s->fd < 0)
 		return spw__fail("--swap file:%s: %s", s->path,
 				 errno == ETXTBSY || errno == EBUSY ? "in use by the kernel" : strerror(errno));
@@ -187,10 +191,7 @@ int spw__swapfile_open(const struct spw_options *o, struct spw_swapfile *out)
 
 void spw__swapfile_close(struct spw_swapfile *s)
 {
-	if (s->remove)
-		unlink(s->path);
 	if (s->fd >= 0)
 		close(s->fd);
 	s->fd = -1;
-	s->remove = false;
 }

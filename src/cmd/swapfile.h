@@ -13,8 +13,7 @@ struct spw_swapfile {
 	uint64_t first_byte; /* where segments may begin */
 	uint64_t max_bytes;  /* how far the file may reach */
 	bool discard;        /* freed ranges may be given back to the filesystem */
-	bool remove;         /* made by this run under its name, and goes with it */
-	char path[PATH_MAX];
+	char path[PATH_MAX]; /* as it was given; what is made there has no name */
 };
 
 /* The directory that unlinked swapfiles are made in: $TMPDIR or /var/tmp; not one that is itself in RAM. */

@@ -3,11 +3,18 @@
 # The swapfile: nobody's file is overwritten, and tools know what it is.
 load lib
 
-@test "a named one is made for its owner alone, says that it is swap, and goes at the end" {
-	run -0 spillway run --ram 64M --swap "file:$T/s,size=8M" -- sh -c "stat -c %a '$T/s'; blkid -p '$T/s'"
+@test "one that is made where it is told to is its owner's alone, says that it is swap, and has no name" {
+	cat >"$T/look" <<-'END'
+		ls -A "$1"
+		for fd in /proc/$PPID/fd/*; do
+			case $(readlink "$fd") in "$1"/*) stat -L -c %a "$fd"; blkid -p "$fd" ;; esac
+		done
+	END
+	mkdir "$T/d"
+	run -0 spillway run --ram 64M --swap "file:$T/d/s,size=8M" -- sh "$T/look" "$T/d"
 	[[ ${lines[0]} == 600 ]]
 	[[ $output == *'LABEL="spillway"'*'TYPE="swap"'* ]]
-	[ ! -e "$T/s" ]
+	[ -z "$(ls -A "$T/d")" ]
 }
 
 @test "a file that is no swap is refused and stays as it is" {
@@ -34,6 +41,7 @@ load lib
 
 @test "two runs do not share one" {
 	mkfifo "$T/ready" "$T/go"
+	: >"$T/s"
 	"$SPILLWAY" run --ram 64M --swap "file:$T/s,size=8M" -- sh -c "echo >'$T/ready'; read x <'$T/go'" 3>&- &
 	pid=$!
 	read -r <"$T/ready"
