@@ -19,31 +19,41 @@ PYTHON = sys.executable
 SLACK = 16 * MIB  # the cap, plus this or 5 %, in 99 of 100 samples
 LEAST_CAP = 16 * MIB  # `spillway run` takes no less
 NEVER = 64 * MIB  # the cap, plus this, in none
+PLAIN, UNDER = "1", "2"  # processes until the program has a child: itself; with `spillway run`
 
 
 def job(name):
     return os.path.join(HERE, "jobs", name)
 
 
-# Inputs: each writes the files that its programs read.
+# Inputs: each writes the files that its programs read. They are large in few pieces: what is to go out decides the size,
+# and what a run takes is decided by how often the program comes back to it.
 
 def words(scratch):
-    """Long lines: what decides is the number of lines that do not fit, for a sort reads them in every order."""
+    """128 MiB in long lines, a third of them noise; a quarter of the lines is there twice."""
     r = random.Random(1)
+    lines = []
+    for i in range(3200):
+        noise = r.randbytes(5400).hex()
+        lines.append(f"{r.getrandbits(50):013x} {r.choice(('red', 'green', 'blue'))} {i} {noise} {noise[:5400]} {'-' * 16000}\n")
     with open(os.path.join(scratch, "words"), "w", encoding="ascii") as f:
-        for _ in range(6):
-            lines = [f"{r.getrandbits(50):x} {r.choice(('red', 'green', 'blue'))} {i} {r.getrandbits(900):x} {'-' * 450}\n"
-                     for i in range(10000)]
-            f.writelines(lines)
-            f.writelines(lines[::2])
+        f.writelines(lines)
+        f.writelines(lines[::4])
 
 
 def source(scratch):
+    """Long strings, for the compiler to carry from front to end, some tables, and functions of its daily work."""
+    r = random.Random(1)
+    texts = range(36)
     with open(os.path.join(scratch, "large.c"), "w", encoding="ascii") as f:
-        for i in range(180):
-            f.write(f"int f{i}(int *p, int n) {{ int s = {i}; for (int k = 0; k < n; k++) {{ "
-                    f"s += p[k] * {i * 7 % 101} ^ k; if (s & {1 << i % 20}) s ^= p[(s & 15)]; }} return s; }}\n")
-        f.write("int all(int *p, int n) { int s = 0;\n" + "".join(f"s ^= f{i}(p, n);\n" for i in range(180)) + "return s; }\n")
+        for t in texts:
+            f.write(f'static const char text{t}[] = "{r.randbytes(1000000).hex()}";\n'
+                    f"static const short table{t}[] = {{{','.join(str(r.randrange(1000)) for _ in range(5000))}}};\n")
+        for t in texts:
+            f.write(f"int f{t}(int *p, int n) {{ int s = {t}; for (int k = 0; k < n; k++) {{ "
+                    f"s += p[k] * {t * 7 % 101} ^ text{t}[k % 2000000] + table{t}[k % 5000]; "
+                    f"if (s & {1 << t % 20}) s ^= p[(s & 15)]; }} return s; }}\n")
+        f.write("int all(int *p, int n) { int s = 0;\n" + "".join(f"s ^= f{t}(p, n);\n" for t in texts) + "return s; }\n")
 
 
 def nothing(_):
@@ -57,8 +67,8 @@ PROGRAMS = {
     "python3 dictionaries": (nothing, [PYTHON, job("dicts.py")], None),
     "python3 multiprocessing": (nothing, [PYTHON, job("forks.py")], None),
     "python3 threads": (nothing, [PYTHON, job("threads.py")], None),
-    "xz -T2": (words, ["xz", "-T2", "-0", "--block-size=24MiB", "-kc", "words"], None),
-    "zstd -T2 --long": (words, ["zstd", "-q", "-T2", "--long=26", "-3", "-c", "words"], None),
+    "xz -T2": (words, ["xz", "-T2", "-0", "--block-size=48MiB", "-kc", "words"], None),
+    "zstd -T2 --long": (words, ["zstd", "-q", "-T2", "--long=27", "-3", "-c", "words"], None),
     "gcc -O2": (source, ["gcc", "-O2", "-c", "large.c", "-o", "large.o"], "large.o"),
     "pipeline of five": (words, ["sh", "-c", "cat words | tr a-f A-F | sort -S 1G | awk '!seen[$1]++ {n[$2]++; print} "
                                  "END {for (c in n) print c, n[c] | \"sort\"}' | cksum"], None),
@@ -75,8 +85,8 @@ def digest(output, path):
     return h.hexdigest()
 
 
-def sampled(samples, command, **kwargs):
-    return run([tool("sampler"), samples, *command], **kwargs)[0]
+def sampled(samples, alone, command, **kwargs):
+    return run([tool("sampler"), samples, alone, *command], **kwargs)[0]
 
 
 def check_memory(samples, cap):
@@ -104,11 +114,11 @@ def program(name, evict):
         make(scratch)
         samples, stats = (os.path.join(scratch, n) for n in ("samples", "stats"))
         written_to = written and os.path.join(scratch, written)
-        plain = digest(sampled(samples, command, cwd=scratch), written_to)
+        plain = digest(sampled(samples, PLAIN, command, cwd=scratch), written_to)
         need, _ = read_samples(samples)
         cap = max(need // 4, LEAST_CAP)
         begin = time.monotonic()
-        under = digest(sampled(samples, capped(cap, command, "--evict", evict, stats=stats), cwd=scratch), written_to)
+        under = digest(sampled(samples, UNDER, capped(cap, command, "--evict", evict, stats=stats), cwd=scratch), written_to)
         seconds = time.monotonic() - begin
         s = check_stats(stats)
         expect(plain == under, "the output is not the same")
@@ -166,11 +176,11 @@ class Redis:
         return self.server.wait(30)
 
 
-KEYS = [b"key:%d" % i for i in range(35000)]
+KEYS = [b"key:%d" % i for i in range(7000)]
 
 
 def value(i, version):
-    return b"value %d of %d " % (version, i) + random.Random(i * 10 + version).randbytes(800).hex().encode()
+    return b"value %d of %d " % (version, i) + random.Random(i * 10 + version).randbytes(3000).hex().encode() * 2
 
 
 def redis_round(folder, wrapper):
@@ -179,7 +189,7 @@ def redis_round(folder, wrapper):
     server = Redis(folder, wrapper)
     server.ask_all([[b"SET", k, value(i, 1)] for i, k in enumerate(KEYS)])
     expect(not isinstance(server.ask([b"BGSAVE"])[0], Exception), "BGSAVE is refused")
-    server.ask_all([[b"SET", k, value(i, 2)] for i, k in enumerate(KEYS) if i % 2])
+    server.ask_all([[b"SET", k, value(i, 2)] for i, k in enumerate(KEYS) if i % 3 == 0])
     while not server.saved():
         server.ask_all([[b"GET", k] for k in random.Random(1).sample(KEYS, 100)])
     live = server.ask_all([[b"GET", k] for k in KEYS])
@@ -192,11 +202,11 @@ def redis_round(folder, wrapper):
 
 def redis(scratch):
     samples, stats = (os.path.join(scratch, n) for n in ("samples", "stats"))
-    wants = [value(i, 1 + i % 2) for i in range(len(KEYS))], [value(i, 1) for i in range(len(KEYS))]
-    expect(redis_round(os.path.join(scratch, "plain"), [tool("sampler"), samples]) == wants, "wrong without a cap")
+    wants = [value(i, 1 + (i % 3 == 0)) for i in range(len(KEYS))], [value(i, 1) for i in range(len(KEYS))]
+    expect(redis_round(os.path.join(scratch, "plain"), [tool("sampler"), samples, PLAIN]) == wants, "wrong without a cap")
     need, _ = read_samples(samples)
     cap = max(need // 4, LEAST_CAP)
-    live, saved = redis_round(os.path.join(scratch, "capped"), [tool("sampler"), samples] + capped(cap, [], stats=stats))
+    live, saved = redis_round(os.path.join(scratch, "capped"), [tool("sampler"), samples, UNDER] + capped(cap, [], "--evict", "move", stats=stats))
     s = check_stats(stats)
     expect(live == wants[0], f"{sum(a != b for a, b in zip(live, wants[0]))} live values are wrong")
     expect(saved == wants[1], f"{sum(a != b for a, b in zip(saved, wants[1]))} saved values are wrong")

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sampler OUT PROGRAM [ARG...]: run a program and measure the memory of its whole tree from outside, every 10 ms.
+ * sampler OUT ALONE PROGRAM [ARG...]: run a program and measure the memory of its whole tree from outside, every 10 ms.
  *
  * One number a sample: the resident size of every process of the tree, PROGRAM itself included. A page that several of
- * them hold would count several times, so as soon as a third process is there (`spillway run` and its program are two)
- * each process counts its proportional share instead (PSS). OUT gets "samples N", "peak BYTES" and, per sample, its
- * bytes, one a line. The exit status is the program's, 128 + N on signal N.
+ * them hold would count several times, so as soon as the tree has more than ALONE processes (1, or 2 for `spillway run`
+ * and its program) each counts its proportional share instead (PSS). OUT gets "samples N", "peak BYTES" and, per
+ * sample, its bytes, one a line. The exit status is the program's, 128 + N on signal N.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -88,14 +88,14 @@ static uint64_t proportional(pid_t pid)
 	return (uint64_t)kib << 10;
 }
 
-static uint64_t measure(pid_t root)
+static uint64_t measure(pid_t root, unsigned alone)
 {
 	uint64_t sum = 0;
 
 	processes = 0;
 	add_tree(root);
 	for (unsigned i = 0; i < processes; i++)
-		sum += processes > 2 ? proportional(tree[i]) : resident(tree[i]);
+		sum += processes > alone ? proportional(tree[i]) : resident(tree[i]);
 	return sum;
 }
 
@@ -123,23 +123,24 @@ int main(int argc, char **argv)
 	uint64_t ticks;
 	int status = 0;
 
-	if (argc < 3) {
-		fprintf(stderr, "usage: sampler OUT PROGRAM [ARG...]\n");
+	if (argc < 4) {
+		fprintf(stderr, "usage: sampler OUT ALONE PROGRAM [ARG...]\n");
 		return 125;
 	}
+	unsigned alone = (unsigned)atoi(argv[2]);
 	pid_t root = fork();
 
 	if (root == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		execvp(argv[2], argv + 2);
-		fprintf(stderr, "sampler: %s: %s\n", argv[2], strerror(errno));
+		execvp(argv[3], argv + 3);
+		fprintf(stderr, "sampler: %s: %s\n", argv[3], strerror(errno));
 		_exit(127);
 	}
 	int timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
 
 	timerfd_settime(timer, 0, &every, NULL);
 	while (read(timer, &ticks, sizeof(ticks)) == sizeof(ticks) && waitpid(root, &status, WNOHANG) == 0) {
-		uint64_t sum = measure(root);
+		uint64_t sum = measure(root, alone);
 
 		if (sum && samples < MAX_SAMPLES)
 			sample[samples++] = sum;

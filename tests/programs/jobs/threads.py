@@ -11,7 +11,7 @@ handed = [queue.Queue() for _ in range(3)]
 
 def work(number):
     r = random.Random(number)
-    own = [r.randbytes(600) for _ in range(12000)]
+    own = [r.randbytes(4000).hex().encode() * 2 for _ in range(800)]
     handed[(number + 1) % 3].put(sorted(own))
     text = b"".join(own)
     other = b"".join(handed[number].get())
