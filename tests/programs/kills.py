@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """kill -9 at random times: of the program, of its forked child, of `spillway run` itself.
 
-Afterwards there is no process of the tree, no file and no shared memory left, and who survived had the right bytes. The
-time of the kill is drawn from a seed; it is what is tested, nothing waits for it.
+Afterwards there is no process of the tree, no file and no shared memory left, and who survived had the right bytes. No
+process left is no mapping left. The time of the kill is drawn from a seed, and so is whether the swapfile is given a
+name; the time is what is tested, nothing waits for it.
 """
 import os
 import random
@@ -34,11 +35,12 @@ def processes_of(mark):
     return found
 
 
-def one_round(scratch, mark, victim, pause):
+def one_round(scratch, mark, victim, pause, named):
     temporary = os.path.join(scratch, "tmp")
     os.makedirs(temporary, exist_ok=True)
     shared = set(os.listdir("/dev/shm"))
-    command = capped(CAP, [tool("pages"), str(DATA_MIB), mark], "--swap", "zswap,size=4M", "--swap", "file")
+    command = capped(CAP, [tool("pages"), str(DATA_MIB), mark], "--swap", "zswap,size=4M",
+                     "--swap", f"file:{temporary}/swap,size=64M" if named else "file")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           env={**os.environ, MARK: mark, "TMPDIR": temporary}, bufsize=0) as run:
         try:
@@ -71,11 +73,11 @@ def rounds(victim, number):
     def case(scratch):
         r = random.Random(victim)
         for i in range(number):
-            pause = r.uniform(0, LONGEST)
+            pause, named = r.uniform(0, LONGEST), r.getrandbits(1)
             try:
-                one_round(scratch, str(r.getrandbits(48)), victim, pause)
+                one_round(scratch, str(r.getrandbits(48)), victim, pause, named)
             except (AssertionError, subprocess.TimeoutExpired) as why:
-                raise AssertionError(f"round {i}, {pause:.3f} s: {why}") from None
+                raise AssertionError(f"round {i}, {pause:.3f} s, {'named' if named else 'unnamed'}: {why}") from None
         return f"{number} rounds"
 
     return f"kill -9 of the {victim}", case
