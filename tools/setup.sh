@@ -5,7 +5,7 @@
 set -eu
 
 build="gcc libc6-dev make meson ninja-build pkg-config liblz4-dev libzstd-dev libsodium-dev libjansson-dev"
-test="$build libcmocka-dev bats spin clang binutils jq procps util-linux python3 fuse3 libfuse3-dev liburing-dev"
+test="$build libcmocka-dev bats spin clang binutils jq procps util-linux python3 mount e2fsprogs fuse3 libfuse3-dev liburing-dev"
 test="$test sqlite3 redis-server redis-tools xz-utils zstd"
 demo="$build python3"
 bench="$build jq procps util-linux python3"
