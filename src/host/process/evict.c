@@ -84,10 +84,10 @@ static uint64_t arrived(const struct spw__agent *a, uint32_t first, unsigned n)
 }
 
 /*
- * Move n neighbouring pages of one leaf (mask: the present ones, for the other way of moving). Pages gone over, or
- * -errno if none: -EAGAIN an event waits, -ENOSPC no room in the ring, else the kernel will not move them.
+ * Move n neighbouring pages of one leaf. Pages gone over, or -errno if none: -EAGAIN an event waits, -ENOSPC no room in the
+ * ring, else the kernel will not move them.
  */
-static int take(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
+static int take(struct spw__agent *a, uint64_t va, unsigned n)
 {
 	struct spw__frames *f = &a->frames;
 	uint32_t first = (uint32_t)(f->head % SPW_FRAMES);
@@ -96,10 +96,10 @@ static int take(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
 		return -ENOSPC;
 	if (first + n > SPW_FRAMES) {
 		f->head += SPW_FRAMES - first;
-		return take(a, va, mask, n);
+		return take(a, va, n);
 	}
 	if (!a->move)
-		return spw__copy_take(a, va, mask, n);
+		return spw__copy_take(a, va, n);
 	int ret = spw__pt_reserve(&a->pt, va);
 
 	if (ret)
@@ -169,7 +169,7 @@ static uint64_t shared(const struct spw__agent *a, uint64_t va, unsigned n, uint
  */
 static int sweep_span(struct spw__agent *a, uint64_t va, const uint64_t *pm, unsigned n)
 {
-	/* Worth taking: ours alone, which neither a fork-shared page nor the zero page is. Taken: all between, too. */
+	/* Worth taking: ours alone, which neither a fork-shared page nor the zero page is. */
 	uint64_t mask = having(pm, n, PM_PRESENT | PM_EXCLUSIVE), present = having(pm, n, PM_PRESENT);
 	uint64_t theirs = a->take_shared && mask != present ? shared(a, va, n, mask) : 0;
 	uint64_t open = mask | theirs ? cold(a, va, n) : 0;
@@ -194,19 +194,22 @@ static int sweep_span(struct spw__agent *a, uint64_t va, const uint64_t *pm, uns
 		uint64_t here = va + (uint64_t)at * SPW_PAGE, closed = ~(open >> at);
 		uint64_t wanted = closed ? mask >> at & ((closed & -closed) - 1) : mask >> at;
 
-		n = 64u - (unsigned)__builtin_clzll(wanted);
-		int ret = take(a, here, present >> at & (~0ull >> (64 - n)), n);
+		/* A move takes all that lies between, too; a copy must find every page there. */
+		n = a->move   ? 64u - (unsigned)__builtin_clzll(wanted)
+		    : ~wanted ? (unsigned)__builtin_ctzll(~wanted)
+			      : 64u;
+		int ret = take(a, here, n);
 
 		if (ret == -EAGAIN || ret == -ENOSPC || ret == -ENOMEM)
 			return taken ? taken : ret;
-		if (ret == -EBUSY && here != a->stuck) {
+		if (ret == -EBUSY && a->move && here != a->stuck) {
 			a->busy = here;
 			a->busy_bytes = (uint64_t)(~wanted ? __builtin_ctzll(~wanted) : 64) * SPW_PAGE;
 			return taken;
 		}
 		if (ret < 0) {
 			*spw__pt_age(&a->pt, here) = AGE_STUCK;
-			ret = 1; /* this page stays: go on behind it */
+			ret = a->move ? 1 : (int)n; /* what stays: go on behind it */
 		} else {
 			taken += __builtin_popcountll(wanted & (~0ull >> (64 - ret)));
 		}

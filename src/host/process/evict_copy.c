@@ -1,52 +1,128 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Taking pages out by write-protect, copy and discard: for kernels before 6.8, and for --evict wp.
+ * Taking pages out by copy and a discard that the kernel may refuse: for kernels before 6.8, and for --evict wp.
  *
- * Without UFFDIO_MOVE no single call takes a page. Instead the range is write-protected (a call that, like the move, is
- * refused while the program changes its mappings), its pages are copied into frames, and madvise(2) drops them. Until
- * the drop is done nobody may touch the range: every fault there is held, and so is every event and, once an event is
- * held, every fault. Our own madvise raises an event too; the handler reads it, so the lock is not held across it. A
- * fault of this very thread (the program discarded the page under the copy) is answered with zeros, write-protected.
+ * Without UFFDIO_MOVE no single call takes a page, and madvise(MADV_DONTNEED) drops whatever is at the address by then: a
+ * page that a device still writes to, or one of a mapping that another thread has just made there. So the drop is left
+ * to the kernel's reclaim, which looks at the page itself:
  *
- * What cannot be made safe: between the write-protect and the drop another thread can unmap the range and a third
- * can map something new at the same address; the drop would then hit the new mapping. The unmap's event tells that it
- * may have happened. If the address is mapped again and not by us, the program is stopped: it happens in no program
- * that does not unmap memory while its neighbour thread maps, within microseconds, and never with UFFDIO_MOVE.
+ *   protect    no CPU of the program writes to the pages from here on (and no event waits, or this fails)
+ *   copy       into frames. From here on nothing is lost, whatever drops the pages
+ *   mark       MADV_FREE: the pages are now ones that may be dropped while they stay clean and nobody else holds them
+ *   look       has the program changed its mappings since the first step? Then what was marked may be another's
+ *   copy       again: a device that finished in between wrote before the mark, which forgets that the page was dirty
+ *   reclaim    MADV_PAGEOUT: drops a page that is marked, clean, and held by nothing but this one mapping
+ *   settle     pages that are gone are out; those still there are dirtied, which undoes the mark
+ *
+ * A page pinned for I/O is held, one that I/O has ended on since the mark is dirty (O_DIRECT makes it so), and a mapping
+ * made since the look was never marked: none of them is dropped.
+ *
+ * MADV_FREE raises an event, which the handler has to read, so the lock is not held here; all messages are held back
+ * instead. Ours is told from the program's by its range, for the pages lie in one mapping when we begin. Should that be
+ * split or replaced at this very moment, ours may come in parts. Taking those for the program's frees nothing, as none of
+ * the pages has an entry; unless a mapping has been moved there meanwhile: then each of them is taken for ours.
+ *
+ * What is left: bytes that come through io_uring's registered buffers do not make a page dirty. One whose I/O ends and
+ * whose registration ends between the second copy and its drop has the bytes from before. And a page of a new
+ * mapping, or of a child by bare clone(2), that was marked in the place of the one that was there could be reclaimed by
+ * the kernel, if it is that short of memory, in the microseconds before the mark is undone. A program that moves a mapping
+ * to where we are marking and discards a part of it, all within that call, does not see zeros.
  */
 #include "host/process/agent.h"
 #include "host/process/evict.h"
 #include "host/process/uffd.h"
-#include "platform/platform.h"
 #include "platform/sys.h"
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 
-#define NO_EVENT_NS 5000000000ull /* a discard of ours that raised no event by now hit memory that is not registered */
+#define PM_THERE (3ull << 62)              /* present, or under migration or in the kernel's own swap */
+#define PM_OURS  (1ull << 63 | 1ull << 56) /* present, mapped once */
+#define PM_FILE  (1ull << 61)
+
+/*
+ * Where the page that was at va when we began is now, by the events that are held. *dropped: the program gave it up on the
+ * way.
+ */
+static uint64_t place_now(const struct spw__copying *c, uint64_t va, bool *dropped)
+{
+	*dropped = false;
+	for (uint32_t i = 0; i < c->held.events; i++) {
+		const struct uffd_msg *m = &c->held.event[i];
+		uint64_t from = m->arg.remap.from;
+
+		if (m->event == UFFD_EVENT_REMAP && va >= from && va < from + m->arg.remap.len)
+			va = va - from + m->arg.remap.to;
+		else if (m->event == UFFD_EVENT_REMOVE || m->event == UFFD_EVENT_UNMAP)
+			*dropped |= va >= m->arg.remove.start && va < m->arg.remove.end;
+	}
+	return va;
+}
+
+/* A fault of the thread that takes the pages out: it must go on, or nothing here ends. */
+static void serve_own(struct spw__agent *a, const struct uffd_msg *m)
+{
+	struct spw__copying *c = &a->copying;
+	static const char zeros[SPW_PAGE] __attribute__((aligned(SPW_PAGE)));
+	uint64_t page = spw__msg_page(m);
+	const char *from = zeros;
+	bool dropped;
+
+	if (m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) {
+		spw__uffd_protect(a->uffd, (void *)(uintptr_t)page, SPW_PAGE, 0);
+		return;
+	}
+	/* What the program did not drop itself the kernel has, short of memory, since it was marked. */
+	for (uint64_t va = c->start; va < c->end; va += SPW_PAGE) {
+		if (place_now(c, va, &dropped) == page && !dropped)
+			from = spw__frame_at(&a->frames, c->first) + (va - c->start);
+	}
+	if (spw__uffd_copy_protected(a->uffd, (void *)(uintptr_t)page, from, SPW_PAGE) < 0)
+		spw__uffd_wake(a->uffd, (void *)(uintptr_t)page, SPW_PAGE);
+}
+
+/* Whether an event that is held has brought another mapping, with entries of its own, to the range. */
+static bool moved_in(const struct spw__copying *c)
+{
+	for (uint32_t i = 0; i < c->held.events; i++) {
+		const struct uffd_msg *m = &c->held.event[i];
+
+		if (m->event == UFFD_EVENT_REMAP && m->arg.remap.to < c->end &&
+		    m->arg.remap.to + m->arg.remap.len > c->start)
+			return true;
+	}
+	return false;
+}
+
+/* Whether m is the report of our own madvise(2), or a part of it. */
+static bool is_ours(struct spw__copying *c, const struct uffd_msg *m)
+{
+	uint64_t start = m->arg.remove.start, end = m->arg.remove.end;
+
+	if (!c->marking || m->event != UFFD_EVENT_REMOVE || start < c->start || end > c->end)
+		return false;
+	if (moved_in(c))
+		return true;
+	/* Of two alike, one is ours and the other the program's: the order does not matter, the second is held. */
+	bool whole = start == c->start && end == c->end && !c->seen;
+
+	c->seen |= whole;
+	return whole;
+}
 
 bool spw__copy_holds(struct spw__agent *a, const struct uffd_msg *m)
 {
 	struct spw__copying *c = &a->copying;
-	static const char zeros[SPW_PAGE] __attribute__((aligned(SPW_PAGE)));
 
 	if (!c->active)
 		return false;
-	/* Of two alike, one is ours and the other the program's: the order does not matter, the second frees the page. */
-	if (m->event == UFFD_EVENT_REMOVE && m->arg.remove.start == c->dropping &&
-	    m->arg.remove.end == c->dropping + SPW_PAGE) {
-		__atomic_store_n(&c->dropping, 0, __ATOMIC_RELEASE);
-		return true;
-	}
-	if (m->event != UFFD_EVENT_PAGEFAULT || (int)m->arg.pagefault.feat.ptid != a->reclaim_tid) {
-		/* Everybody's, not only the range's: the kernel hands out events after faults, and ours must come. */
+	if (m->event == UFFD_EVENT_PAGEFAULT && (int)m->arg.pagefault.feat.ptid == a->reclaim_tid)
+		serve_own(a, m);
+	/* Faults anywhere, not only in the range: the kernel hands out events after faults, and ours must come. */
+	else if (!is_ours(c, m))
 		spw__held_add(a, &c->held, m);
-		return true;
-	}
-	void *page = (void *)(uintptr_t)spw__msg_page(m);
-
-	if (spw__uffd_copy_protected(a->uffd, page, zeros, SPW_PAGE) < 0)
-		spw__uffd_wake(a->uffd, page, SPW_PAGE);
 	return true;
 }
 
@@ -55,93 +131,89 @@ bool spw__copy_under_way(const struct spw__agent *a)
 	return __atomic_load_n(&a->copying.active, __ATOMIC_ACQUIRE);
 }
 
-bool spw__page_there(const struct spw__agent *a, uint64_t va)
+/* Copy n pages at va into frames. How many, from the first on, could be read. */
+static unsigned copy_out(struct spw__agent *a, uint64_t va, unsigned n)
+{
+	struct iovec to = {spw__frame_at(&a->frames, a->copying.first), (size_t)n * SPW_PAGE};
+	struct iovec from = {(void *)(uintptr_t)va, (size_t)n * SPW_PAGE};
+	/* Not memcpy: the program may unmap or protect the pages at this moment. */
+	long done = spw__sys6(SYS_process_vm_readv, spw__sys0(SYS_getpid), (long)&to, 1, (long)&from, 1, 0);
+
+	return done > 0 ? (unsigned)((size_t)done / SPW_PAGE) : 0;
+}
+
+static uint64_t page_map(const struct spw__agent *a, uint64_t va)
 {
 	uint64_t pm;
 
-	return spw__sys4(SYS_pread64, a->pagemap_fd, &pm, sizeof(pm), va / SPW_PAGE * 8) == sizeof(pm) && pm >> 62;
+	return spw__sys4(SYS_pread64, a->pagemap_fd, &pm, sizeof(pm), va / SPW_PAGE * 8) == sizeof(pm) ? pm : 0;
 }
 
-/* Events that came meanwhile: which copies no longer stand for a page, and whether the drop may have hit another's. */
-static uint64_t judge(struct spw__agent *a, uint64_t mask)
+bool spw__page_there(const struct spw__agent *a, uint64_t va)
 {
-	struct spw__copying *c = &a->copying;
-	bool unmapped = false;
-
-	/* Not dropped: still the program's. */
-	for (uint64_t va = c->start; va < c->end; va += SPW_PAGE) {
-		uint64_t bit = 1ull << ((va - c->start) / SPW_PAGE);
-
-		if (mask & bit && spw__page_there(a, va))
-			mask &= ~bit;
-	}
-	for (uint32_t i = 0; i < c->held.events; i++) {
-		const struct uffd_msg *m = &c->held.event[i];
-		uint64_t from = m->arg.remap.from, to = m->arg.remap.to, len = m->arg.remap.len;
-
-		unmapped |=
-			m->event == UFFD_EVENT_UNMAP && m->arg.remove.start < c->end && m->arg.remove.end > c->start;
-		if (m->event != UFFD_EVENT_REMAP)
-			continue;
-		/* Moved away before the drop: the page itself is at its new place. */
-		for (uint64_t va = c->start; va < c->end; va += SPW_PAGE) {
-			if (va >= from && va < from + len && spw__page_there(a, va - from + to))
-				mask &= ~(1ull << ((va - c->start) / SPW_PAGE));
-		}
-	}
-	unsigned char in_core;
-
-	for (uint64_t va = c->start; unmapped && va < c->end; va += SPW_PAGE) {
-		void *p = (void *)(uintptr_t)va;
-
-		if (spw__sys3(SYS_mincore, p, SPW_PAGE, &in_core) == 0 &&
-		    spw__uffd_protect(a->uffd, p, SPW_PAGE, 0) != 0)
-			spw__agent_die("dropped a page of a mapping that replaced one it was taking out", 0);
-	}
-	return mask;
+	return page_map(a, va) & PM_THERE;
 }
 
-/* Copy the pages of mask into frames from `first` on. Those that could be read whole. */
-static uint64_t copy_out(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n, uint32_t first)
+/* Make the page dirty without changing it; nothing happens where it is gone. */
+static void dirty(uint64_t va)
 {
-	uint64_t copied = 0;
-	long pid = spw__sys0(SYS_getpid);
+	uint32_t nobody = 0;
 
+	/* An atomic access that returns an error instead of a signal. (A word of just that value wakes a waiter in vain.) */
+	spw__sys6(SYS_futex, (long)&nobody, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0, (long)va,
+		  FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_EQ, -2047));
+}
+
+/* Which pages are gone, and which are still there and may be marked; at: where each one is now. Host lock held. */
+static uint64_t look(const struct spw__agent *a, unsigned n, uint64_t *marked, uint64_t *at)
+{
+	const struct spw__copying *c = &a->copying;
+	uint64_t gone = 0;
+	bool dropped;
+
+	*marked = 0;
 	for (unsigned i = 0; i < n; i++) {
-		struct iovec to = {spw__frame_at(&a->frames, first + i), SPW_PAGE};
-		struct iovec from = {(void *)(uintptr_t)(va + (uint64_t)i * SPW_PAGE), SPW_PAGE};
+		at[i] = place_now(c, c->start + (uint64_t)i * SPW_PAGE, &dropped);
+		uint64_t pm = page_map(a, at[i]);
 
-		/* Not memcpy: the program may unmap or protect the page at this moment. */
-		if (mask >> i & 1 && spw__sys6(SYS_process_vm_readv, pid, (long)&to, 1, (long)&from, 1, 0) == SPW_PAGE)
-			copied |= 1ull << i;
+		if (!(pm & PM_THERE))
+			gone |= 1ull << i;
+		else if ((pm & PM_OURS) == PM_OURS && !(pm & PM_FILE))
+			*marked |= 1ull << i;
 	}
-	return copied;
+	return gone;
 }
 
 /*
- * Drop the pages of mask. One by one: a call that crosses mappings raises an event for each of them, and those could not
- * be told from discards by the program. What could not be dropped is still there.
+ * Which pages are gone, each of the others having been dirtied at the place where it is now. Takes the lock, and returns
+ * with it held.
  */
-static void drop(struct spw__copying *c, uint64_t mask)
+static uint64_t settle(struct spw__agent *a, unsigned n)
 {
-	for (uint64_t va = c->start; mask; va += SPW_PAGE, mask >>= 1) {
-		if (!(mask & 1))
-			continue;
-		__atomic_store_n(&c->dropping, va, __ATOMIC_RELEASE);
-		if (spw__sys3(SYS_madvise, va, SPW_PAGE, MADV_DONTNEED) < 0)
-			__atomic_store_n(&c->dropping, 0, __ATOMIC_RELEASE);
-		/* The event has been read, or we would not be here; the handler has still to look at it. */
-		uint64_t began = spw__plat_now_ns();
+	struct spw__copying *c = &a->copying;
+	uint64_t dirtied = 0, gone, marked, at[64];
 
-		for (unsigned spins = 0; __atomic_load_n(&c->dropping, __ATOMIC_ACQUIRE); spins++) {
-			spw__plat_relax(spins);
-			if (spw__plat_now_ns() - began > NO_EVENT_NS)
-				spw__agent_die("dropped a page of a mapping that is not its own", 0);
+	for (;;) {
+		spw__lock(&a->lock);
+		/* What was seen is true if the kernel knows, afterwards, of no change that we have not read. */
+		while (gone = look(a, n, &marked, at),
+		       spw__uffd_protect(a->uffd, (void *)(uintptr_t)c->start, c->end - c->start, 0) == -EAGAIN) {
+			spw__fault_drain(a);
+			spw__sys0(SYS_sched_yield);
 		}
+		marked &= ~dirtied;
+		if (!marked)
+			return gone;
+		spw__unlock(&a->lock);
+		for (unsigned i = 0; i < n; i++) {
+			if (marked >> i & 1)
+				dirty(at[i]);
+		}
+		dirtied |= marked;
 	}
 }
 
-static int record_copies(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
+static void record_copies(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
 		spw_entry_t e;
@@ -150,35 +222,90 @@ static int record_copies(struct spw__agent *a, uint64_t va, uint64_t mask, unsig
 			spw__agent_die("has no memory to record a page that it took out", ENOMEM);
 	}
 	spw__evict_record(a, va, mask, n);
-	return (int)n;
 }
 
-int spw__copy_take(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
+/* How many of n pages at va, which is present, are sure to lie in one registered mapping; or -EAGAIN. */
+static int in_one_mapping(struct spw__agent *a, uint64_t va, unsigned n)
+{
+	for (; n; n /= 2) {
+		long ret = spw__uffd_zero(a->uffd, (void *)(uintptr_t)va, (size_t)n * SPW_PAGE);
+
+		/* The first page is in the way, if the range is a good one. */
+		if (ret == -EEXIST)
+			return (int)n;
+		if (ret == -EAGAIN || ret > 0)
+			return -EAGAIN;
+	}
+	return -EINVAL;
+}
+
+/*
+ * Mark the pages as ones that may be dropped. 0: they, and nothing else, are. -EINVAL: not in this mapping. -EAGAIN: the
+ * program changes its mappings. The lock is let go meanwhile.
+ */
+static int mark(struct spw__agent *a, size_t len)
 {
 	struct spw__copying *c = &a->copying;
-	uint32_t first = (uint32_t)(a->frames.head % SPW_FRAMES);
-	void *p = (void *)(uintptr_t)va;
+	void *p = (void *)(uintptr_t)c->start;
+
+	c->marking = true;
+	c->seen = false;
+	spw__unlock(&a->lock);
+	long ret = spw__sys3(SYS_madvise, p, len, MADV_FREE);
+
+	spw__lock(&a->lock);
+	c->marking = false;
+	if (ret == -EINVAL)
+		return -EINVAL;
+	return ret || !c->seen || c->held.events || spw__uffd_protect(a->uffd, p, len, 1) ? -EAGAIN : 0;
+}
+
+int spw__copy_take(struct spw__agent *a, uint64_t va, unsigned n)
+{
+	struct spw__copying *c = &a->copying;
+
+	/* The lock may have been let go since the caller looked. */
+	if (!spw__event_clear(a, va, va + (uint64_t)n * SPW_PAGE) ||
+	    spw__pt_next_out(&a->pt, va, va + (uint64_t)n * SPW_PAGE) != va + (uint64_t)n * SPW_PAGE)
+		return -EBUSY;
+	int one = in_one_mapping(a, va, n);
+
+	if (one < 0)
+		return one;
+	n = (unsigned)one;
 	size_t len = (size_t)n * SPW_PAGE;
+	void *p = (void *)(uintptr_t)va;
 	int ret = spw__uffd_protect(a->uffd, p, len, 1);
 
 	if (ret)
 		return ret;
 	c->start = va;
 	c->end = va + len;
+	c->first = (uint32_t)(a->frames.head % SPW_FRAMES);
 	__atomic_store_n(&c->active, true, __ATOMIC_RELEASE);
 	spw__unlock(&a->lock);
+	/* The handler may be waiting for room, and is needed. */
 	__atomic_add_fetch(&a->room, 1, __ATOMIC_RELEASE);
 	spw__wake_all(&a->room);
-	mask = copy_out(a, va, mask, n, first);
-	drop(c, mask);
+	bool copied = copy_out(a, va, n) == n;
+
 	spw__lock(&a->lock);
-	mask = judge(a, mask);
+	ret = copied ? mark(a, len) : -EFAULT;
+	spw__unlock(&a->lock);
+	if (!ret) {
+		/* What can no longer be read has been protected by the program since: the first copy stands. */
+		copy_out(a, va, n);
+		spw__sys3(SYS_madvise, p, len, MADV_PAGEOUT);
+	}
+	uint64_t gone = settle(a, n);
+
 	__atomic_store_n(&c->active, false, __ATOMIC_RELEASE);
-	if (mask)
-		ret = record_copies(a, va, mask, n);
+	if (copied && gone) {
+		record_copies(a, va, gone, n);
+		ret = (int)n;
+	}
 	spw__held_release(a, &c->held);
 	/* Waits on a page that is still there, or on one that is now out. */
-	spw__uffd_protect(a->uffd, p, len, 0);
 	spw__uffd_wake(a->uffd, p, len);
 	return ret ? ret : -EBUSY;
 }

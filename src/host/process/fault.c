@@ -224,6 +224,11 @@ void spw__fault_serve(struct spw__agent *a, uint64_t va, bool may_wait)
 
 	if (may_wait && !wait_for_room(a, va))
 		return;
+	/* Begun while we waited: pages that are neither there nor known to be out must not be taken for untouched ones. */
+	if (spw__copy_under_way(a)) {
+		retry(a, va);
+		return;
+	}
 	spw_entry_t e = spw__pt_lookup(&a->pt, va);
 	enum spw_kind kind = e.idx == SPW_ENTRY_NONE ? SPW_FREE : spw_kind(a->space, e);
 	unsigned pages = 0;
