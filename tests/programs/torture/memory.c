@@ -281,7 +281,7 @@ void op_mremap(struct worker *w)
 		check_range(w, r, 0, r->pages < 64 ? r->pages : 64);
 }
 
-/* One mapping becomes hundreds, and one again. */
+/* One mapping becomes hundreds, and most of them one again. */
 void op_small(struct worker *w)
 {
 	struct range *r = pick(w, RANGE_MAPPED);
@@ -290,6 +290,8 @@ void op_small(struct worker *w)
 	if (!r)
 		return;
 	n = r->pages < 512 ? r->pages : 512;
+	/* Pieces first written while they were apart stay apart. */
+	r->patched = true;
 	for (uint32_t i = 0; i < n; i += 2)
 		must(w, mprotect(r->base + (size_t)i * PAGE, PAGE, PROT_READ) == 0, "mprotect small");
 	check_range(w, r, 0, n);
