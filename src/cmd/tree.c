@@ -30,6 +30,7 @@
 #define MS                1000000ull
 #define WALK_NS           (50 * MS)
 #define TICK_LEAST_NS     (2 * MS)
+#define TICK_ALONE_NS     (10 * MS)
 #define TICK_MOST_NS      (50 * MS)
 #define FILL_BYTES_PER_NS 8 /* no program fills memory faster than 8 GB/s */
 #define NEWBORN_NS        (200 * MS)
@@ -391,7 +392,10 @@ uint64_t spw__tree_tick(struct spw_tree *t, bool changed)
 
 	uint64_t limit = t->region->ctl->ram_limit_bytes;
 	uint64_t wait = bytes < limit ? (limit - bytes) / FILL_BYTES_PER_NS : 0;
-	return wait < TICK_LEAST_NS ? TICK_LEAST_NS : wait > TICK_MOST_NS ? TICK_MOST_NS : wait;
+	/* One process alone keeps the cap by itself. */
+	uint64_t least = t->processes > 1 ? TICK_LEAST_NS : TICK_ALONE_NS;
+
+	return wait < least ? least : wait > TICK_MOST_NS ? TICK_MOST_NS : wait;
 }
 
 static void kill_one(void *ctx, pid_t pid)

@@ -105,7 +105,7 @@ void spw__plat_relax(unsigned spins)
 		__builtin_ia32_pause();
 		return;
 	}
-	if (spins == SPINS_BEFORE_STUCK && spw__plat_stuck)
+	if (spins % SPINS_BEFORE_STUCK == 0 && spw__plat_stuck)
 		spw__plat_stuck();
 	spw__sys0(SYS_sched_yield);
 }

@@ -91,43 +91,51 @@ bool spw__agent_supervisor_dead(const struct spw__agent *a)
 
 /* Memory that the program may pin, lock or share is not refused here: the kernel refuses to move its pages. */
 #define REGISTER_MODE (UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP)
+#define BESIDE        512 /* small neighbours looked at */
 
 /*
- * A mapping of which only a part was registered is two. That happens if it replaced, in the moment before, the one that was
- * meant; the program's mremap(2) of the whole is refused until the other part is registered too, and for ever if both
- * parts have been written to by then. So without delay. Not the agent's own memory.
+ * A mapping of which only a part is registered is two, and the program's mremap(2) of the whole is refused. It comes to that
+ * when a part is protected differently for a while, or when the mapping replaced, in the last moment, the one that was meant.
+ * So the small private anonymous neighbours, on the side of va that `step` says, are registered too. They are not managed.
  */
-static void register_beside(struct spw__agent *a, uint64_t va)
+static void register_beside(struct spw__agent *a, uint64_t va, int step)
 {
 	uint64_t start, end;
 
-	if (spw__regions_ask(&a->regions, va, &start, &end, false) && !spw__plat_owns((void *)(uintptr_t)start) &&
-	    !spw__regions_cover(&a->regions, start, end) && end - start < SPW_REGION_MIN)
-		spw__uffd_register(a->uffd, (void *)(uintptr_t)start, end - start, REGISTER_MODE);
+	for (unsigned n = 0; n < BESIDE; n++) {
+		if (!spw__regions_ask(&a->regions, va, &start, &end) || end - start >= SPW_REGION_MIN ||
+		    spw__plat_owns((void *)(uintptr_t)start) || spw__regions_cover(&a->regions, start, end) ||
+		    spw__uffd_register(a->uffd, (void *)(uintptr_t)start, end - start, REGISTER_MODE))
+			return;
+		va = step < 0 ? start - SPW_PAGE : end;
+	}
 }
 
 int spw__agent_register(struct spw__agent *a, uint64_t start, uint64_t end, uint64_t next)
 {
 	void *p = (void *)(uintptr_t)start;
-	uint64_t first = start;
+	uint64_t first, last;
 
+	if (spw__regions_ask(&a->regions, start, &first, &last)) {
+		if (first != start)
+			return -EAGAIN;
+		end = last;
+	}
 	/* Up to the next mapping, should this one grow just now. */
-	if (!spw__regions_ask(&a->regions, start, &first, &end, true) || first != start)
-		return -EAGAIN;
 	int ret = spw__uffd_register(a->uffd, p, (next > end ? next : end) - start, REGISTER_MODE);
 
 	if (ret)
 		ret = spw__uffd_register(a->uffd, p, end - start, REGISTER_MODE);
 	if (ret)
 		return ret;
-	register_beside(a, start - 1);
-	register_beside(a, end);
+	register_beside(a, start - SPW_PAGE, -1);
+	register_beside(a, end, 1);
 	/*
 	 * The map may have changed since it was read, and registering skips holes. Moving pages out of memory that is not
 	 * registered would lose them. With its first page there, placing zeros in the whole range fails with EEXIST if, and
 	 * only if, one registered mapping covers it all. (The first page may be out: a mapping that grew is new to us.)
 	 */
-	spw__fault_serve(a, start, false);
+	spw__fault_serve(a, start);
 	return spw__uffd_zero(a->uffd, p, end - start) == -EEXIST ? 0 : -EAGAIN;
 }
 

@@ -141,8 +141,8 @@ bool spw__reclaim_here(struct spw__agent *a);
 int spw__fault_thread(void *agent);
 /* fault.c: make what the thread needs. */
 int spw__fault_init(struct spw__agent *a);
-/* fault.c: see to it that the page at va is there. may_wait: not before there is room. Host lock held. */
-void spw__fault_serve(struct spw__agent *a, uint64_t va, bool may_wait);
+/* fault.c: see to it that the page at va is there. Host lock held. */
+void spw__fault_serve(struct spw__agent *a, uint64_t va);
 /* fault.c: read and handle all that is queued. Host lock held. */
 void spw__fault_drain(struct spw__agent *a);
 /* event.c: one event (not a page fault). Host lock held. */

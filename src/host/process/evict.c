@@ -104,7 +104,7 @@ static int take(struct spw__agent *a, uint64_t va, unsigned n)
 
 	if (ret)
 		return ret;
-	long done = spw__uffd_move(a->uffd, spw__frame_at(f, first), (void *)(uintptr_t)va, (size_t)n * SPW_PAGE, 0);
+	long done = spw__uffd_move(a->uffd, spw__frame_at(f, first), (void *)(uintptr_t)va, (size_t)n * SPW_PAGE);
 	unsigned moved = done > 0 ? (unsigned)((uint64_t)done / SPW_PAGE) : 0;
 
 	if (moved)
@@ -315,6 +315,7 @@ static bool undo_one(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t 
 		int ret = spw__frame_return(a, va, e, frame);
 
 		if (ret == 0) {
+			spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
 			spw__pt_came_in(&a->pt, va, 1);
 			return true;
 		}

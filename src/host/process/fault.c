@@ -86,12 +86,6 @@ static bool over_cap(struct spw__agent *a)
 	       !__atomic_load_n(&a->full, __ATOMIC_RELAXED);
 }
 
-/* Let the waiting thread fault again. */
-static void retry(struct spw__agent *a, uint64_t va)
-{
-	spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
-}
-
 /*
  * Hold the fault at va back until the reclaimer has made room. The lock is let go meanwhile. False: a fork has frozen the
  * agent, and may be waiting for a lock that the fault's thread holds; it will fault again.
@@ -118,7 +112,7 @@ static bool wait_for_room(struct spw__agent *a, uint64_t va)
 	if (!spw__fork_frozen(a))
 		return true;
 	spw__unlock(&a->lock);
-	retry(a, va);
+	spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
 	lock_thawed(a);
 	return false;
 }
@@ -128,8 +122,8 @@ static void placed(struct spw__agent *a, unsigned pages)
 	__atomic_add_fetch(&a->resident, (int64_t)pages * SPW_PAGE, __ATOMIC_RELAXED);
 }
 
-/* A page that was never out: zeros, and for its untouched neighbours too. */
-static void serve_zero(struct spw__agent *a, uint64_t va)
+/* A page that was never out: zeros, and for its untouched neighbours too. Returns the pages put in place. */
+static unsigned serve_zero(struct spw__agent *a, uint64_t va)
 {
 	const struct spw__region *g = spw__regions_at(&a->regions, va);
 	uint64_t end = va + SPW_PAGE;
@@ -148,15 +142,15 @@ static void serve_zero(struct spw__agent *a, uint64_t va)
 	if (done < 0 && end - va > SPW_PAGE)
 		done = spw__uffd_zero(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
 	if (done < 0)
-		retry(a, va);
-	else
-		placed(a, (unsigned)((uint64_t)done / SPW_PAGE)); /* none yet; but the next measurement may be late */
+		return 0;
+	placed(a, (unsigned)((uint64_t)done / SPW_PAGE)); /* none yet; but the next measurement may be late */
+	return (unsigned)((uint64_t)done / SPW_PAGE);
 }
 
 /* The page is in a frame: the program has it back, and its run counts as in use. */
 static unsigned serve_frame(struct spw__agent *a, uint64_t va, spw_entry_t e)
 {
-	uint64_t asked = va, end = (va / SPW_RUN_BYTES + 1) * SPW_RUN_BYTES;
+	uint64_t end = (va / SPW_RUN_BYTES + 1) * SPW_RUN_BYTES;
 	unsigned n = 0;
 	uint32_t frame;
 
@@ -169,8 +163,6 @@ static unsigned serve_frame(struct spw__agent *a, uint64_t va, spw_entry_t e)
 		spw__pt_came_in(&a->pt, va, 1);
 	}
 	/* Not even the first: an event waits, or the page has been stored meanwhile. */
-	if (n == 0)
-		retry(a, asked);
 	return n;
 }
 
@@ -195,15 +187,13 @@ static unsigned serve_stored(struct spw__agent *a, uint64_t va, spw_entry_t e)
 			break;
 		have++;
 	}
-	long done = spw__uffd_copy(a->uffd, (void *)(uintptr_t)va, a->window, (size_t)have * SPW_PAGE);
+	long done = spw__uffd_copy_quiet(a->uffd, (void *)(uintptr_t)va, a->window, (size_t)have * SPW_PAGE);
 
 	/* A window may reach past the mapping; the page that was asked for does not. */
 	if (done <= 0 && have > 1)
-		done = spw__uffd_copy(a->uffd, (void *)(uintptr_t)va, a->window, SPW_PAGE);
-	if (done <= 0) {
-		retry(a, va);
+		done = spw__uffd_copy_quiet(a->uffd, (void *)(uintptr_t)va, a->window, SPW_PAGE);
+	if (done <= 0)
 		return 0;
-	}
 	have = (unsigned)((size_t)done / SPW_PAGE);
 	for (unsigned i = 0; i < have; i++) {
 		uint64_t at = va + (uint64_t)i * SPW_PAGE;
@@ -218,75 +208,97 @@ static unsigned serve_stored(struct spw__agent *a, uint64_t va, spw_entry_t e)
 	return have;
 }
 
-void spw__fault_serve(struct spw__agent *a, uint64_t va, bool may_wait)
+/* Returns the pages from va on whose waiters are to be woken, be it to fault again. */
+static unsigned serve(struct spw__agent *a, uint64_t va, bool may_wait)
 {
 	uint64_t began = spw__plat_now_ns();
 
 	if (may_wait && !wait_for_room(a, va))
-		return;
+		return 1;
 	/* Begun while we waited: pages that are neither there nor known to be out must not be taken for untouched ones. */
-	if (spw__copy_under_way(a)) {
-		retry(a, va);
-		return;
-	}
+	if (spw__copy_under_way(a))
+		return 1;
 	spw_entry_t e = spw__pt_lookup(&a->pt, va);
 	enum spw_kind kind = e.idx == SPW_ENTRY_NONE ? SPW_FREE : spw_kind(a->space, e);
-	unsigned pages = 0;
+	unsigned pages = 0, zeros = 0;
 
 	spw__event_missing(a, va);
 	if (kind == SPW_FREE)
-		serve_zero(a, va);
+		zeros = serve_zero(a, va);
 	else if (kind == SPW_FRAME)
 		pages = serve_frame(a, va, e);
 	else
 		pages = serve_stored(a, va, e);
 	if (pages)
 		count_fault(a, began, pages);
+	return pages + zeros ? pages + zeros : 1;
 }
 
-/* One message, if there is one. may_wait: the caller is not the one who makes room. */
-static bool read_one(struct spw__agent *a, bool may_wait)
+static void wake(struct spw__agent *a, uint64_t va, unsigned pages)
+{
+	if (pages)
+		spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, (size_t)pages * SPW_PAGE);
+}
+
+void spw__fault_serve(struct spw__agent *a, uint64_t va)
+{
+	wake(a, va, serve(a, va, false));
+}
+
+/*
+ * One message, if there is one. may_wait: the caller is not the one who makes room. For a fault, the pages from *va on whose
+ * waiters the caller has to wake are in *pages.
+ */
+static bool read_one(struct spw__agent *a, bool may_wait, uint64_t *va, unsigned *pages)
 {
 	struct uffd_msg m;
 	long n = spw__sys3(SYS_read, a->uffd, &m, sizeof(m));
 
+	*pages = 0;
 	if (n != (long)sizeof(m))
 		return false;
 	if (spw__copy_holds(a, &m))
 		return true;
-	if (m.event == UFFD_EVENT_PAGEFAULT && m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) {
+	*va = spw__msg_page(&m);
+	if (m.event != UFFD_EVENT_PAGEFAULT) {
+		spw__event(a, &m);
+	} else if (m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) {
 		/* A page that was on its way out and stayed. */
-		spw__uffd_protect(a->uffd, (void *)(uintptr_t)spw__msg_page(&m), SPW_PAGE, 0);
-	} else if (m.event == UFFD_EVENT_PAGEFAULT) {
+		spw__uffd_protect(a->uffd, (void *)(uintptr_t)*va, SPW_PAGE, 0);
+	} else {
 		if (may_wait)
 			spw__place_fault(a, m.arg.pagefault.feat.ptid);
-		spw__fault_serve(a, spw__msg_page(&m), may_wait);
-	} else {
-		spw__event(a, &m);
+		*pages = serve(a, *va, may_wait);
 	}
 	return true;
 }
 
 void spw__fault_drain(struct spw__agent *a)
 {
-	while (read_one(a, false))
-		;
+	uint64_t va;
+	unsigned pages;
+
+	while (read_one(a, false, &va, &pages))
+		wake(a, va, pages);
 }
 
 int spw__fault_thread(void *agent)
 {
 	struct spw__agent *a = agent;
 	struct pollfd p = {.fd = a->uffd, .events = POLLIN};
+	uint64_t va;
+	unsigned pages;
 
 	spw__place_init(a);
 	for (;;) {
-		__atomic_store_n(&a->place.busy, 0, __ATOMIC_RELEASE);
 		spw__sys3(SYS_poll, &p, 1, POLL_MS);
-		__atomic_store_n(&a->place.busy, 1, __ATOMIC_RELEASE);
-		__atomic_add_fetch(&a->place.rounds, 1, __ATOMIC_RELEASE);
-		lock_thawed(a);
-		read_one(a, true);
-		spw__unlock(&a->lock);
+		/* Now, while the program's thread waits: once it runs, a handler on its CPU does not. */
 		spw__reclaim_here(a);
+		lock_thawed(a);
+		read_one(a, true, &va, &pages);
+		spw__unlock(&a->lock);
+		/* And for that reason holding no lock. */
+		a->place.woke_at = spw__plat_now_ns();
+		wake(a, va, pages);
 	}
 }

@@ -14,7 +14,8 @@
  * the agent's descriptors) for its userfaultfd and the log; then it is on its own and the parent's reclaimer thaws. The
  * parent's faults are served until the fork event, and from there on wait for the thaw.
  *
- * A child made by a bare clone(2), without libc's hooks, gets all its pages at once and runs uncapped. Without
+ * A child made by a bare clone(2), without libc's hooks, or for which there is no record left in the control region, gets all
+ * its pages at once and runs uncapped. Without
  * CAP_SYS_PTRACE there is no fork event: then prepare() brings every page in first, and the child starts anew.
  */
 #include "host/process/fork.h"
@@ -33,6 +34,9 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102 /* Linux 6.13 */
+#endif
 #define ALIVE_CHECK_MS 20
 #define HOOK_STACK     (16u << 10) /* more than the hooks use; less than the smallest thread stack */
 
@@ -194,6 +198,16 @@ static void serve_early(struct spw__agent *a, uint64_t va)
 	spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
 }
 
+static void finish(struct spw__agent *a)
+{
+	struct spw__fork *f = &a->fork;
+
+	if (f->child_fd >= 0)
+		spw__sys1(SYS_close, f->child_fd);
+	f->child_fd = -1;
+	pass(f, SPW_FORK_DONE);
+}
+
 static void read_own(struct spw__agent *a)
 {
 	struct spw__fork *f = &a->fork;
@@ -201,7 +215,10 @@ static void read_own(struct spw__agent *a)
 
 	if (spw__sys3(SYS_read, a->uffd, &m, sizeof(m)) != (long)sizeof(m))
 		return;
-	if (m.event == UFFD_EVENT_FORK && f->child_fd < 0)
+	if (m.event == UFFD_EVENT_FORK && f->uncapped) {
+		spw__fork_event(a, (int)m.arg.fork.ufd);
+		finish(a);
+	} else if (m.event == UFFD_EVENT_FORK && f->child_fd < 0)
 		f->child_fd = (int)m.arg.fork.ufd;
 	else if (m.event == UFFD_EVENT_FORK || (m.event == UFFD_EVENT_PAGEFAULT && f->child_fd >= 0))
 		spw__held_add(a, &f->held, &m);
@@ -260,16 +277,6 @@ static bool hand_over(struct spw__agent *a, int sock)
 	c->cmsg_len = CMSG_LEN(sizeof(int));
 	memcpy(CMSG_DATA(c), &f->child_fd, sizeof(int));
 	return spw__sys3(SYS_sendmsg, sock, &msg, MSG_NOSIGNAL) == (long)iov.iov_len;
-}
-
-static void finish(struct spw__agent *a)
-{
-	struct spw__fork *f = &a->fork;
-
-	if (f->child_fd >= 0)
-		spw__sys1(SYS_close, f->child_fd);
-	f->child_fd = -1;
-	pass(f, SPW_FORK_DONE);
 }
 
 void spw__fork_serve(struct spw__agent *a)
@@ -395,10 +402,11 @@ static void freeze(struct spw__agent *a)
 		return;
 	}
 	int slot = reserve_record(a);
-	int ret = slot < 0 ? slot : spw_fork_prepare(a->space, (unsigned)slot);
+	int ret = slot < 0 ? 0 : spw_fork_prepare(a->space, (unsigned)slot);
 
 	if (ret)
 		spw__agent_die("cannot prepare a fork", -ret);
+	f->uncapped = slot < 0;
 	f->child_slot = (unsigned)slot;
 	f->log.count = f->held.events = f->held.faults = 0;
 	f->told = false;
@@ -409,12 +417,12 @@ static void freeze(struct spw__agent *a)
 static void thaw(struct spw__agent *a)
 {
 	struct spw__fork *f = &a->fork;
-	struct spw_ctl_proc *r = &a->ctl->proc[f->child_slot];
-
 	a->family = true;
 	if (f->listen_fd < 0)
 		return;
-	if (__atomic_load_n(&r->pid, __ATOMIC_ACQUIRE) < 0) {
+	struct spw_ctl_proc *r = f->uncapped ? NULL : &a->ctl->proc[f->child_slot];
+
+	if (r && __atomic_load_n(&r->pid, __ATOMIC_ACQUIRE) < 0) {
 		spw_fork_failed(a->space, f->child_slot);
 		__atomic_store_n(&r->pid, 0, __ATOMIC_RELEASE);
 	}
@@ -485,6 +493,9 @@ __attribute__((visibility("default"))) int madvise(void *p, size_t len, int advi
 		__atomic_store_n(&keeps_from_children, 1, __ATOMIC_RELEASE);
 	long ret = spw__sys3(SYS_madvise, p, len, advice);
 
+	/* The kernel tells of a discard, but not of a guard, which discards too. The guard stays. */
+	if (ret == 0 && advice == MADV_GUARD_INSTALL)
+		spw__sys3(SYS_madvise, p, len, MADV_DONTNEED);
 	if (ret < 0)
 		errno = (int)-ret;
 	return ret < 0 ? -1 : 0;
@@ -542,7 +553,7 @@ static void child(void)
 {
 	struct spw__agent *a = &spw__agent;
 	struct spw__fork *f = &a->fork;
-	bool armed = a->armed && f->listen_fd >= 0;
+	bool armed = a->armed && f->listen_fd >= 0 && !f->uncapped;
 	uint64_t mask = f->signals;
 
 	spw__threads_forget();

@@ -83,12 +83,12 @@ int spw__frame_return(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t
 		return -ENOENT;
 	/* Stored before we began? */
 	long done = spw_cache_get(a->space, e, &now) || now != frame ? -ENOENT
-		    : a->move                                        ? spw__uffd_move(a->uffd, to, from, SPW_PAGE, 1)
+		    : a->move                                        ? spw__uffd_move(a->uffd, to, from, SPW_PAGE)
 								     : -EINVAL;
 
 	/* A mapping that was protected or locked since takes no moved page, but a copy. */
 	if (done == -EINVAL || done == -EBUSY)
-		done = spw__uffd_copy(a->uffd, to, from, SPW_PAGE);
+		done = spw__uffd_copy_quiet(a->uffd, to, from, SPW_PAGE);
 	if (done > 0 && spw_cache_del(a->space, e, frame, false))
 		spw__agent_die("put a page back that was not its frame's", 0);
 	__atomic_store_n(&f->returning, 0, __ATOMIC_SEQ_CST);
@@ -109,7 +109,7 @@ static void discard(struct spw__agent *a, uint32_t frame, unsigned n)
 	char *to = f->trash;
 
 	while (left) {
-		long done = spw__uffd_move(a->trash_fd, to, from, left, 0);
+		long done = spw__uffd_move(a->trash_fd, to, from, left);
 
 		if (done == -EEXIST) {
 			/* A debugger that looks at the range leaves zero pages in it. */

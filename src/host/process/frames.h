@@ -33,7 +33,7 @@ void spw__frames_empty(struct spw__agent *a);
 int spw__frames_reopen(struct spw__agent *a);
 
 /*
- * Put the page of e, which is in `frame`, back at va and wake who waits for it; the entry is then FREE. 0, -ENOENT (it
+ * Put the page of e, which is in `frame`, back at va; the entry is then FREE, and the caller wakes who waits for it. 0, -ENOENT (it
  * has just been stored: look again), or what the kernel says. Host lock held.
  */
 int spw__frame_return(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t frame);

@@ -7,13 +7,12 @@
  * The scheduler, which sees a thread that wakes and an idle CPU, makes it so.
  *
  * So while one thread of the program does the faulting, the handler is bound to that thread's CPU, which is looked up
- * every few faults. Being SCHED_IDLE there keeps the woken thread in place: a CPU that runs nothing else counts as idle.
+ * now and then, and when a fault comes late. Being SCHED_IDLE there keeps the woken thread in place: a CPU that runs nothing else counts as idle.
  * And it does the reclaimer's work as well, for a third thread on that CPU would drive the program's away, and one on
  * another CPU pays an interrupt for every page table entry that it clears.
  *
- * A SCHED_IDLE thread starves where others want its CPU. The reclaimer looks whether the handler can run, everybody who
- * has waited long for a lock (the handler may hold it) sets it free, and a handler once starved stays free for a
- * while, twice as long each time. Where the way back from SCHED_IDLE is not allowed (CAP_SYS_NICE, RLIMIT_NICE) it is
+ * A SCHED_IDLE thread starves where others want its CPU. The reclaimer looks whether the handler gets to run, also while it
+ * waits for a lock that the handler may hold. A handler once starved stays free for a while, twice as long each time. Where the way back from SCHED_IDLE is not allowed (CAP_SYS_NICE, RLIMIT_NICE) it is
  * never taken.
  */
 #include "host/process/place.h"
@@ -23,12 +22,12 @@
 
 #include <fcntl.h>
 #include <linux/sched.h>
-#include <poll.h>
 #include <string.h>
 
-#define LOOK_EVERY 8u            /* faults */
+#define LOOK_EVERY 32u           /* faults */
+#define LATE       40000u        /* ns: more than two context switches */
 #define PAUSE_MIN  1000000000ull /* ns */
-#define STARVED    3000000ull    /* runnable for so long without running */
+#define STARVED    8000000ull    /* ns; the kernel counts running time at its ticks */
 #define PAUSE_MAX  64000000000ull
 
 enum { PLACE_YES = 1, PLACE_NO };
@@ -40,8 +39,8 @@ static long set_policy(int tid, int policy)
 	return spw__sys3(SYS_sched_setscheduler, tid, policy, &priority);
 }
 
-/* The stat file of one of our threads. */
-static int open_stat(uint32_t tid)
+/* A file of one of our threads: "/stat" or "/schedstat". */
+static int open_file(uint32_t tid, const char *name)
 {
 	char path[48] = "/proc/self/task/", digits[10];
 	size_t at = strlen(path), n = 0;
@@ -50,7 +49,7 @@ static int open_stat(uint32_t tid)
 		digits[n++] = (char)('0' + tid % 10);
 	while (n > 0)
 		path[at++] = digits[--n];
-	memcpy(path + at, "/stat", sizeof("/stat"));
+	memcpy(path + at, name, strlen(name) + 1);
 	return (int)spw__sys4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
 }
 
@@ -77,10 +76,43 @@ static bool read_stat(int fd, char *state, int *cpu)
 	return true;
 }
 
-/* What a stuck waiter calls. */
+/* The time that the handler has run, ns: the first number of its schedstat. */
+static uint64_t time_run(const struct spw__place *p)
+{
+	char text[64];
+	long got = spw__sys4(SYS_pread64, p->handler_sched_fd, text, sizeof(text), 0);
+	uint64_t ns = 0;
+
+	for (long i = 0; i < got && text[i] >= '0' && text[i] <= '9'; i++)
+		ns = ns * 10 + (uint64_t)(text[i] - '0');
+	return ns;
+}
+
+/* Runnable at two looks, and not having run in between, it starves. One waiter at a time looks. */
+static void look(struct spw__place *p)
+{
+	char state;
+	int cpu;
+
+	if (__atomic_exchange_n(&p->looking, 1, __ATOMIC_ACQUIRE))
+		return;
+	uint64_t now = spw__plat_now_ns(), ran = time_run(p);
+
+	if (!read_stat(p->handler_stat_fd, &state, &cpu) || state != 'R')
+		p->suspected = 0;
+	else if (!p->suspected || ran != p->ran)
+		p->suspected = now;
+	else if (now - p->suspected >= STARVED)
+		spw__place_free(&spw__agent);
+	p->ran = ran;
+	__atomic_store_n(&p->looking, 0, __ATOMIC_RELEASE);
+}
+
+/* What a stuck waiter calls. It may be a thread of the program, whose descriptors are others: the lock tells the reclaimer. */
 static void rescue(void)
 {
-	spw__place_free(&spw__agent);
+	if (spw__place_bound(&spw__agent) && (int)spw__sys0(SYS_gettid) == spw__agent.reclaim_tid)
+		look(&spw__agent.place);
 }
 
 /* A thread that sees whether the way back is open: for the handler itself it would be too late. */
@@ -108,8 +140,11 @@ void spw__place_ask(struct spw__agent *a)
 
 void spw__place_init(struct spw__agent *a)
 {
-	a->place = (struct spw__place){.allowed = a->place.allowed, .bound = -1, .stat_fd = -1, .pause = PAUSE_MIN};
+	a->place = (struct spw__place){
+		.allowed = a->place.allowed, .bound = -1, .stat_fd = -1, .pause = PAUSE_MIN, .patience = 1};
 	a->place.handler_tid = (int)spw__sys0(SYS_gettid);
+	a->place.handler_stat_fd = open_file((uint32_t)a->place.handler_tid, "/stat");
+	a->place.handler_sched_fd = open_file((uint32_t)a->place.handler_tid, "/schedstat");
 	spw__sys3(SYS_sched_getaffinity, 0, sizeof(a->place.any), a->place.any);
 	spw__plat_stuck = rescue;
 }
@@ -151,8 +186,12 @@ void spw__place_fault(struct spw__agent *a, uint32_t tid)
 
 	if (p->allowed != PLACE_YES)
 		return;
+	/* A fault that comes late may come from another CPU. */
+	uint64_t now = spw__plat_now_ns();
+	bool late = now - p->woke_at > LATE;
+
 	p->strangers += tid != p->tid;
-	if (++p->faults < LOOK_EVERY)
+	if (++p->faults < (late ? p->patience : LOOK_EVERY))
 		return;
 	bool alone = p->strangers <= 1;
 
@@ -161,41 +200,24 @@ void spw__place_fault(struct spw__agent *a, uint32_t tid)
 		p->tid = tid;
 		if (p->stat_fd >= 0)
 			spw__sys1(SYS_close, p->stat_fd);
-		p->stat_fd = open_stat(tid);
+		p->stat_fd = open_file(tid, "/stat");
 	}
 	if (!alone && spw__place_bound(a)) {
 		__atomic_store_n(&p->bound, -1, __ATOMIC_RELEASE);
 		set_policy(0, SCHED_NORMAL);
 		spw__sys3(SYS_sched_setaffinity, 0, sizeof(p->any), p->any);
-	} else if (alone && spw__plat_now_ns() >= p->not_before && read_stat(p->stat_fd, &state, &cpu) &&
-		   cpu != __atomic_load_n(&p->bound, __ATOMIC_RELAXED) && (unsigned)cpu < SPW_PLACE_WORDS * 64) {
-		bind(p, cpu);
+	} else if (alone && now >= p->not_before && read_stat(p->stat_fd, &state, &cpu) &&
+		   (unsigned)cpu < SPW_PLACE_WORDS * 64) {
+		bool stays = cpu == __atomic_load_n(&p->bound, __ATOMIC_RELAXED);
+
+		if (!stays)
+			bind(p, cpu);
+		p->patience = stays && p->patience < LOOK_EVERY ? p->patience * 2 : 1;
 	}
 }
 
 void spw__place_watch(struct spw__agent *a)
 {
-	struct spw__place *p = &a->place;
-	struct pollfd waits = {.fd = a->uffd, .events = POLLIN};
-	uint32_t rounds = __atomic_load_n(&p->rounds, __ATOMIC_ACQUIRE);
-	uint64_t now = spw__plat_now_ns();
-	char state = 0;
-	int cpu;
-
-	if (now - p->seen_at < STARVED)
-		return;
-	bool still = rounds == p->seen;
-
-	p->seen = rounds;
-	p->seen_at = now;
-	if (!spw__place_bound(a) || !still)
-		return;
-	if (!__atomic_load_n(&p->busy, __ATOMIC_ACQUIRE) && spw__sys3(SYS_poll, &waits, 1, 0) != 1)
-		return;
-	/* It has had work since the last look. Asleep, it waits for a disk or for room; runnable, for the CPU. */
-	int fd = open_stat((uint32_t)p->handler_tid);
-
-	if (read_stat(fd, &state, &cpu) && state == 'R')
-		spw__place_free(a);
-	spw__sys1(SYS_close, fd);
+	if (spw__place_bound(a))
+		look(&a->place);
 }

@@ -18,14 +18,17 @@ struct spw__place {
 	int stat_fd;                   /* its /proc stat file, -1 = none */
 	uint32_t faults, strangers;    /* in this look's window; of them, other threads' */
 	uint64_t not_before, pause;    /* ns: after it starved it stays free this long */
+	uint64_t woke_at;              /* ns: when the last fault's thread was let go */
+	uint32_t patience;             /* late faults to let pass before the next look */
 
 	/* Shared, atomically. */
 	int handler_tid;
-	int bound;       /* CPU that the handler is bound to, -1 = free */
-	uint32_t rounds; /* of the handler's loop */
-	uint32_t busy;   /* it is within one */
-	uint32_t seen;   /* the reclaimer's: `rounds` when it looked last, and when that was, ns */
-	uint64_t seen_at;
+	int bound; /* CPU that the handler is bound to, -1 = free */
+	int handler_stat_fd, handler_sched_fd;
+
+	/* The watch: whether the handler starves. */
+	uint32_t looking;
+	uint64_t suspected, ran; /* since when, ns, and the time that it had run by then; 0 = not suspected */
 };
 
 /* While arming, before anything is registered: whether a thread may come back from SCHED_IDLE. */

@@ -236,24 +236,21 @@ int spw__regions_scan(struct spw__regions *r, spw__take_fn *take, void *ctx)
 
 /* The kernel's ioctl to look a mapping up (Linux 6.11), newer than Debian 12's headers: struct procmap_query. */
 #define PROCMAP_QUERY 0xc0686611
+#define QUERY_SHARED  (1u << 3)
 
-#define QUERY_ACCESS  15u /* readable, writable, executable, shared */
-#define QUERY_PRIVATE 3u  /* of these, what a manageable mapping has */
-
-bool spw__regions_ask(const struct spw__regions *r, uint64_t va, uint64_t *start, uint64_t *end, bool unknown)
+bool spw__regions_ask(const struct spw__regions *r, uint64_t va, uint64_t *start, uint64_t *end)
 {
 	struct {
 		uint64_t size, query_flags, query_addr, vma_start, vma_end, vma_flags, vma_page_size, vma_offset, inode;
 		uint32_t dev_major, dev_minor, vma_name_size, build_id_size;
 		uint64_t vma_name_addr, build_id_addr;
 	} q = {.size = sizeof(q), .query_addr = va};
-	long ret = spw__sys3(SYS_ioctl, r->maps_fd, PROCMAP_QUERY, &q);
 
-	if (ret)
-		return ret == -ENOTTY && unknown;
+	if (spw__sys3(SYS_ioctl, r->maps_fd, PROCMAP_QUERY, &q))
+		return false;
 	*start = q.vma_start;
 	*end = q.vma_end;
-	return (q.vma_flags & QUERY_ACCESS) == QUERY_PRIVATE && q.inode == 0;
+	return !(q.vma_flags & QUERY_SHARED) && q.inode == 0;
 }
 
 struct lost {

@@ -36,10 +36,10 @@ bool spw__regions_cover(const struct spw__regions *r, uint64_t start, uint64_t e
 typedef int spw__take_fn(void *ctx, uint64_t start, uint64_t end, uint64_t next);
 int spw__regions_scan(struct spw__regions *r, spw__take_fn *take, void *ctx);
 /*
- * The mapping that holds va, now, and whether it is private, readable, writable and of no file. False also if there is none.
- * *start, *end are left alone if the kernel (before Linux 6.11) cannot be asked, and the answer is `unknown`.
+ * The mapping that holds va now: true, *start and *end. False if there is none, if it is shared or a file's, or if the kernel
+ * cannot be asked (before Linux 6.11).
  */
-bool spw__regions_ask(const struct spw__regions *r, uint64_t va, uint64_t *start, uint64_t *end, bool unknown);
+bool spw__regions_ask(const struct spw__regions *r, uint64_t va, uint64_t *start, uint64_t *end);
 /*
  * In a forked child: call lose(ctx, start, end) for every range of addresses that did not come over with its pages: not
  * mapped, not registered with uffd, or (wiped: looked for too) wiped by MADV_WIPEONFORK. 0 or -errno. To look for wiped

@@ -54,11 +54,11 @@ static long done_or_error(long ret, int64_t done)
 	return done > 0 ? (long)done : ret;
 }
 
-long spw__uffd_move(int fd, void *dst, const void *src, size_t len, int wake)
+long spw__uffd_move(int fd, void *dst, const void *src, size_t len)
 {
 	struct uffdio_move m = {.dst = (uintptr_t)dst, .src = (uintptr_t)src, .len = len};
 
-	m.mode = UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES | (wake ? 0 : UFFDIO_MOVE_MODE_DONTWAKE);
+	m.mode = UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES | UFFDIO_MOVE_MODE_DONTWAKE;
 	long ret = spw__sys3(SYS_ioctl, fd, UFFDIO_MOVE, &m);
 
 	return done_or_error(ret, m.move);
@@ -89,7 +89,7 @@ long spw__uffd_copy_protected(int fd, void *dst, const void *src, size_t len)
 
 long spw__uffd_zero(int fd, void *dst, size_t len)
 {
-	struct uffdio_zeropage z = {.range = {(uintptr_t)dst, len}};
+	struct uffdio_zeropage z = {.range = {(uintptr_t)dst, len}, .mode = UFFDIO_ZEROPAGE_MODE_DONTWAKE};
 	long ret = spw__sys3(SYS_ioctl, fd, UFFDIO_ZEROPAGE, &z);
 
 	return done_or_error(ret, z.zeropage);

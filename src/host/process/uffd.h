@@ -30,14 +30,15 @@ struct uffdio_move {
 /* A new descriptor that also gets kernel-mode faults. features in: wanted; out: granted. fd or -errno. */
 int spw__uffd_open(uint64_t *features);
 int spw__uffd_register(int fd, const void *p, size_t len, uint64_t mode);
-/* Bytes moved from the start (> 0), or -errno when not even one page was. Holes in src stay holes in dst. */
-long spw__uffd_move(int fd, void *dst, const void *src, size_t len, int wake);
+/* Bytes moved from the start (> 0), or -errno when not even one page was. Holes in src stay holes in dst. Wakes nobody. */
+long spw__uffd_move(int fd, void *dst, const void *src, size_t len);
 /* Bytes put in place from the start (> 0), or -errno. Wakes waiters of what was placed. */
 long spw__uffd_copy(int fd, void *dst, const void *src, size_t len);
 /* The same, waking nobody. */
 long spw__uffd_copy_quiet(int fd, void *dst, const void *src, size_t len);
 /* The same as copy, leaving the pages write-protected. */
 long spw__uffd_copy_protected(int fd, void *dst, const void *src, size_t len);
+/* Zeros, waking nobody. */
 long spw__uffd_zero(int fd, void *dst, size_t len);
 int spw__uffd_wake(int fd, void *p, size_t len);
 /* Set or clear write protection; clearing wakes writers. */
