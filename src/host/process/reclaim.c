@@ -178,7 +178,10 @@ static uint64_t pool_limit(const struct spw__agent *a)
 		if (i != a->slot && __atomic_load_n(&a->ctl->proc[i].pid, __ATOMIC_RELAXED))
 			others += __atomic_load_n(&a->ctl->proc[i].pool_bytes, __ATOMIC_RELAXED);
 	}
-	return limit > others ? limit - others : 0;
+	/* The others may have it all; the way to the file leads through the pool, and must not be shut. */
+	uint64_t least = a->file ? (limit / 8 < STAGING_BYTES ? limit / 8 : STAGING_BYTES) : 0;
+
+	return limit > others + least ? limit - others : least;
 }
 
 /* Keep the pool between its marks. Returns whether objects are on their way to the file. */

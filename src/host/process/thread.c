@@ -85,8 +85,10 @@ int spw__thread_start(int (*fn)(void *), void *arg, int own_files)
 	uint64_t canary;
 
 	__asm__("movq %%fs:0x28, %0" : "=r"(canary));
-	memcpy(tcb, &tcb, sizeof(tcb));
-	memcpy(tcb + 0x10, &tcb, sizeof(tcb));
+	uint64_t self = (uintptr_t)tcb;
+
+	memcpy(tcb, &self, sizeof(self));
+	memcpy(tcb + 0x10, &self, sizeof(self));
 	memcpy(tcb + 0x28, &canary, sizeof(canary));
 
 	struct start *s = (struct start *)(base + STACK_BYTES - 256);
