@@ -11,6 +11,8 @@
 #include "cmd/tree.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <linux/kcmp.h>
 #include <signal.h>
 #include <stddef.h>
@@ -32,7 +34,8 @@
 #define TICK_LEAST_NS     (2 * MS)
 #define TICK_ALONE_NS     (10 * MS)
 #define TICK_MOST_NS      (50 * MS)
-#define FILL_BYTES_PER_NS 8 /* no program fills memory faster than 8 GB/s */
+#define FILL_BYTES_PER_NS 8        /* no program fills memory faster than 8 GB/s */
+#define BEAT_NS           (8 * MS) /* a handler that has done nothing for so long does not look after its process */
 #define NEWBORN_NS        (200 * MS)
 #define SIGN_IN_NS        (1000 * MS) /* an agent that has not signed in by then is not there */
 #define VERDICTS          64u
@@ -58,6 +61,8 @@ struct spw_process {
 	struct executable exe;
 	uint64_t exe_since_ns;
 	uint64_t resident;
+	uint32_t beat; /* of its agent's handler, and since when it has not changed */
+	uint64_t beat_ns;
 	bool uncapped;
 };
 
@@ -310,6 +315,26 @@ static bool measure(struct spw_tree *t, struct spw_process *p)
 	return true;
 }
 
+/* Wake the agent's reclaimer if it rests while the handler does not do its work. */
+static void look_after(const struct spw_tree *t, struct spw_process *p)
+{
+	struct spw_ctl_proc *r = record(t, p);
+	uint32_t beat = __atomic_load_n(&r->beat, __ATOMIC_RELAXED);
+
+	if (beat != p->beat) {
+		p->beat = beat;
+		p->beat_ns = t->now_ns;
+	}
+	if (!__atomic_load_n(&r->resting, __ATOMIC_RELAXED))
+		return;
+	if (t->now_ns - p->beat_ns < BEAT_NS &&
+	    p->resident <= __atomic_load_n(&r->target_bytes, __ATOMIC_RELAXED) +
+				   __atomic_load_n(&r->shared_bytes, __ATOMIC_RELAXED))
+		return;
+	__atomic_add_fetch(&r->kick, 1, __ATOMIC_RELEASE);
+	syscall(SYS_futex, &r->kick, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
 /* Sum up the tree and share out the cap. Returns the resident bytes of the tree. */
 static uint64_t account(struct spw_tree *t)
 {
@@ -331,6 +356,7 @@ static uint64_t account(struct spw_tree *t)
 			other += newborn(t, p) ? 0 : p->resident;
 			continue;
 		}
+		look_after(t, p);
 		const struct spw_ctl_proc *r = record(t, p);
 		struct spw_share *s = &share[n++];
 		*s = (struct spw_share){

@@ -40,6 +40,9 @@ struct spw_ctl_proc {
 	uint64_t swapped_pages;  /* A entries that are out (SAME + POOL + SLOT + FRAME) */
 	uint64_t heat;           /* A faults of the last second that brought a page back; lowest gives first */
 	uint64_t target_bytes;   /* A written by the supervisor: what this process should shrink to */
+	uint32_t kick;           /* A futex: the reclaimer is wanted */
+	uint32_t beat;           /* A counts up every ms or so while the handler does the reclaimer's work */
+	uint32_t resting;        /* A 1: the reclaimer sleeps long. Whoever sees beat stand still is to kick it */
 	char comm[16];
 };
 #define SPW_PROC_READY   1u /* the agent runs */

@@ -58,13 +58,13 @@ struct spw__agent {
 	struct spw_space *space;
 	struct spw_tier *zswap, *file; /* file may be NULL */
 	struct spw_work *reclaim_work, *fault_work;
-	int uffd, trash_fd, pagemap_fd, statm_fd, supervisor_fd;
+	int uffd, spent_fd, pagemap_fd, statm_fd, supervisor_fd;
 	uint64_t features;
 	bool move; /* evict by UFFDIO_MOVE */
 	int reclaim_tid;
 	bool refused; /* it could not arm: this process runs uncapped */
 
-	/* The reclaimer's own. */
+	/* Of the one who works: guarded by `work`. */
 	bool reported;             /* that every tier is full, since something last went out */
 	bool draining;             /* the pool is between its marks, on the way down */
 	bool moving;               /* objects are on their way to the file */
@@ -75,8 +75,11 @@ struct spw__agent {
 	uint64_t busy, busy_bytes; /* pages of ours alone that the kernel would not move, 0 = none */
 	uint64_t stuck;            /* where that has been tried to mend last */
 	bool take_shared;          /* what a fork shared is to be taken too */
-	char *window;              /* SPW_WINDOW_MAX pages: what the handler restores into */
-	int swap_fd;               /* the file tier's, -1 = none */
+	struct spw__published published;
+	uint64_t published_at; /* ns */
+	uint64_t scanned_size; /* of the address space at the last look at the map, pages */
+	char *window;          /* SPW_WINDOW_MAX pages: what the handler restores into */
+	int swap_fd;           /* the file tier's, -1 = none */
 	struct spw_file_io file_io;
 
 	struct spw__lock work; /* held by the reclaimer while it works, by a fork while it must not */
@@ -99,7 +102,6 @@ struct spw__agent {
 	uint64_t fork_pid, fork_nonce; /* address of the socket that our children find us by */
 
 	/* Shared without the lock, atomically. */
-	uint32_t kick;    /* futex: the reclaimer is wanted */
 	uint32_t room;    /* futex: memory was given back */
 	uint32_t waiting; /* the handler waits for room */
 	int64_t resident; /* bytes: last measurement plus what was put in, less what was taken out */
@@ -132,6 +134,8 @@ void spw__agent_die(const char *what, int error) __attribute__((noreturn));
 
 /* reclaim.c: the thread. */
 int spw__reclaim_thread(void *agent);
+/* reclaim.c: it is wanted now. Any thread. */
+void spw__reclaim_kick(struct spw__agent *a);
 /*
  * reclaim.c: one batch of the thread's work by the handler, if that is due, nobody else is at it, and the two share a CPU.
  * Returns whether memory was given back. No lock held.

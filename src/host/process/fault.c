@@ -102,8 +102,7 @@ static bool wait_for_room(struct spw__agent *a, uint64_t va)
 
 		if (spw__reclaim_here(a))
 			continue;
-		__atomic_add_fetch(&a->kick, 1, __ATOMIC_RELEASE);
-		spw__wake_all(&a->kick);
+		spw__reclaim_kick(a);
 		if (over_cap(a))
 			spw__wait(&a->room, seen, 1000000);
 	}
@@ -166,10 +165,32 @@ static unsigned serve_frame(struct spw__agent *a, uint64_t va, spw_entry_t e)
 	return n;
 }
 
+/* Put n pages in place from `from`. spare: it is one page, which the program may have as it is. */
+static long put(struct spw__agent *a, uint64_t va, void *from, unsigned n, bool spare)
+{
+	void *to = (void *)(uintptr_t)va;
+	long done = spare ? spw__uffd_move_page(a->uffd, to, from) : -EINVAL;
+
+	/* A mapping that may not be written to or is locked takes no moved page, but a copy. */
+	if (done == -EINVAL || done == -EBUSY)
+		done = spw__uffd_copy_quiet(a->uffd, to, from, (size_t)n * SPW_PAGE);
+	else if (done > 0)
+		return done;
+	if (spare)
+		spw__frames_unused(&a->frames, from);
+	/* A window may reach past the mapping; the page that was asked for does not. */
+	if (done <= 0 && n > 1)
+		done = spw__uffd_copy_quiet(a->uffd, to, from, SPW_PAGE);
+	if (done > 0)
+		placed(a, (unsigned)((size_t)done / SPW_PAGE));
+	return done;
+}
+
 /* Bytes in a tier: restore a window of pages and place them by one call. */
 static unsigned serve_stored(struct spw__agent *a, uint64_t va, spw_entry_t e)
 {
 	unsigned want = stream_window(a, va), have = 0;
+	char *spare = want == 1 ? spw__frames_spare(&a->frames) : NULL, *to = spare ? spare : a->window;
 	spw_slot_t where = SPW_SLOT_NONE;
 
 	while (have < want) {
@@ -179,7 +200,7 @@ static unsigned serve_stored(struct spw__agent *a, uint64_t va, spw_entry_t e)
 			     spw_kind(a->space, next) == SPW_FRAME))
 			break;
 		e = next;
-		int ret = spw_load(a->space, a->fault_work, e, a->window + (size_t)have * SPW_PAGE, &where);
+		int ret = spw_load(a->space, a->fault_work, e, to + (size_t)have * SPW_PAGE, &where);
 
 		if (ret && have == 0)
 			spw__agent_lost(e, where, -ret);
@@ -187,11 +208,8 @@ static unsigned serve_stored(struct spw__agent *a, uint64_t va, spw_entry_t e)
 			break;
 		have++;
 	}
-	long done = spw__uffd_copy_quiet(a->uffd, (void *)(uintptr_t)va, a->window, (size_t)have * SPW_PAGE);
+	long done = put(a, va, to, have, spare != NULL);
 
-	/* A window may reach past the mapping; the page that was asked for does not. */
-	if (done <= 0 && have > 1)
-		done = spw__uffd_copy_quiet(a->uffd, (void *)(uintptr_t)va, a->window, SPW_PAGE);
 	if (done <= 0)
 		return 0;
 	have = (unsigned)((size_t)done / SPW_PAGE);
@@ -203,7 +221,6 @@ static unsigned serve_stored(struct spw__agent *a, uint64_t va, spw_entry_t e)
 		spw__pt_came_in(&a->pt, at, 1);
 	}
 	stream_advance(a, va, have);
-	placed(a, have);
 	__atomic_add_fetch(&a->ctl->total.swap_in_pages, have, __ATOMIC_RELAXED);
 	return have;
 }
@@ -246,10 +263,10 @@ void spw__fault_serve(struct spw__agent *a, uint64_t va)
 }
 
 /*
- * One message, if there is one. may_wait: the caller is not the one who makes room. For a fault, the pages from *va on whose
- * waiters the caller has to wake are in *pages.
+ * One message, if there is one. may_wait: the caller is the handler thread's loop, and waited: it has found none before. For a
+ * fault, the pages from *va on whose waiters the caller has to wake are in *pages.
  */
-static bool read_one(struct spw__agent *a, bool may_wait, uint64_t *va, unsigned *pages)
+static bool read_one(struct spw__agent *a, bool may_wait, bool waited, uint64_t *va, unsigned *pages)
 {
 	struct uffd_msg m;
 	long n = spw__sys3(SYS_read, a->uffd, &m, sizeof(m));
@@ -267,7 +284,7 @@ static bool read_one(struct spw__agent *a, bool may_wait, uint64_t *va, unsigned
 		spw__uffd_protect(a->uffd, (void *)(uintptr_t)*va, SPW_PAGE, 0);
 	} else {
 		if (may_wait)
-			spw__place_fault(a, m.arg.pagefault.feat.ptid);
+			spw__place_fault(a, m.arg.pagefault.feat.ptid, waited);
 		*pages = serve(a, *va, may_wait);
 	}
 	return true;
@@ -278,7 +295,7 @@ void spw__fault_drain(struct spw__agent *a)
 	uint64_t va;
 	unsigned pages;
 
-	while (read_one(a, false, &va, &pages))
+	while (read_one(a, false, false, &va, &pages))
 		wake(a, va, pages);
 }
 
@@ -290,15 +307,18 @@ int spw__fault_thread(void *agent)
 	unsigned pages;
 
 	spw__place_init(a);
-	for (;;) {
-		spw__sys3(SYS_poll, &p, 1, POLL_MS);
+	for (bool waited = false;;) {
 		/* Now, while the program's thread waits: once it runs, a handler on its CPU does not. */
 		spw__reclaim_here(a);
 		lock_thawed(a);
-		read_one(a, true, &va, &pages);
+		bool got = read_one(a, true, waited, &va, &pages);
+
 		spw__unlock(&a->lock);
 		/* And for that reason holding no lock. */
-		a->place.woke_at = spw__plat_now_ns();
-		wake(a, va, pages);
+		if (got)
+			wake(a, va, pages);
+		else
+			spw__sys3(SYS_poll, &p, 1, POLL_MS);
+		waited = !got;
 	}
 }

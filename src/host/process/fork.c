@@ -363,8 +363,7 @@ static void prepare(void)
 	spw__unlock(&a->work);
 	f->forker = (int)spw__sys0(SYS_gettid);
 	pass(f, SPW_FORK_PARK);
-	__atomic_add_fetch(&a->kick, 1, __ATOMIC_RELEASE);
-	spw__wake_all(&a->kick);
+	spw__reclaim_kick(a);
 	await(f, SPW_FORK_PARKED);
 	touch_stack();
 	pass(f, SPW_FORK_FREEZE);
@@ -539,6 +538,7 @@ static int child_thread(void *agent)
 	take_over(a);
 	ret = spw__frames_reopen(a);
 	ret = ret ? ret : spw__fork_init(a);
+	a->reclaim_tid = (int)spw__sys0(SYS_gettid);
 	if (ret == 0)
 		ret = spw__thread_start(spw__fault_thread, a, 0);
 	if (ret < 0)

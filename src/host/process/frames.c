@@ -13,8 +13,9 @@
  *
  * Giving a frame's memory back needs care. The frames belong to the first userfaultfd, because only then does the
  * kernel refuse the move (-EAGAIN) while the program unmaps or remaps something, which is what makes eviction safe.
- * But madvise(2) on them would raise an event that only we can read. So spent frames are moved once more, to a trash
- * range that belongs to a second userfaultfd without events, and discarded there.
+ * But madvise(2) on them would raise an event that only we can read. So spent frames are moved once more, to a range
+ * that belongs to a second userfaultfd without events. There they are not discarded at once: a page that comes back is
+ * restored into one of them and moved, which costs less than to give one page to the kernel and to have another from it.
  */
 #include "host/process/agent.h"
 #include "host/process/uffd.h"
@@ -23,16 +24,19 @@
 #include <errno.h>
 #include <string.h>
 
+#define BLOCK_BYTES ((size_t)SPW_FRAMES_BATCH * SPW_PAGE)
+#define SPENT_BYTES (SPW_SPENT_BLOCKS * BLOCK_BYTES)
+
 int spw__frames_reopen(struct spw__agent *a)
 {
 	uint64_t features = 0;
 
 	if (!a->move)
 		return 0;
-	a->trash_fd = spw__uffd_open(&features);
-	if (a->trash_fd < 0)
-		return a->trash_fd;
-	return spw__uffd_register(a->trash_fd, a->frames.trash, SPW_FRAMES_BATCH * SPW_PAGE, UFFDIO_REGISTER_MODE_WP);
+	a->spent_fd = spw__uffd_open(&features);
+	if (a->spent_fd < 0)
+		return a->spent_fd;
+	return spw__uffd_register(a->spent_fd, a->frames.spent, SPENT_BYTES, UFFDIO_REGISTER_MODE_WP);
 }
 
 int spw__frames_init(struct spw__agent *a)
@@ -41,10 +45,10 @@ int spw__frames_init(struct spw__agent *a)
 
 	*f = (struct spw__frames){0};
 	f->base = spw__plat_reserve((size_t)SPW_FRAMES * SPW_PAGE);
-	f->trash = spw__plat_reserve((size_t)SPW_FRAMES_BATCH * SPW_PAGE);
+	f->spent = spw__plat_reserve(SPENT_BYTES);
 	f->owner = spw__plat_reserve(SPW_FRAMES * sizeof(*f->owner));
 	f->home = spw__plat_reserve(SPW_FRAMES * sizeof(*f->home));
-	if (!f->base || !f->trash || !f->owner || !f->home)
+	if (!f->base || !f->spent || !f->owner || !f->home)
 		return -ENOMEM;
 	memset(f->owner, 0xff, SPW_FRAMES * sizeof(*f->owner));
 	if (!a->move)
@@ -95,21 +99,14 @@ int spw__frame_return(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t
 	return done > 0 ? 0 : done ? (int)done : -EAGAIN;
 }
 
-/* Give the memory of n frames back. No entry is in any of them. */
-static void discard(struct spw__agent *a, uint32_t frame, unsigned n)
+/* Move what n frames hold to the spent pages at `to`. */
+static void spend(struct spw__agent *a, uint32_t frame, unsigned n, char *to)
 {
-	struct spw__frames *f = &a->frames;
 	size_t left = (size_t)n * SPW_PAGE;
-	char *from = spw__frame_at(f, frame);
-
-	if (!a->move) {
-		spw__plat_discard(from, left);
-		return;
-	}
-	char *to = f->trash;
+	char *from = spw__frame_at(&a->frames, frame);
 
 	while (left) {
-		long done = spw__uffd_move(a->trash_fd, to, from, left);
+		long done = spw__uffd_move(a->spent_fd, to, from, left);
 
 		if (done == -EEXIST) {
 			/* A debugger that looks at the range leaves zero pages in it. */
@@ -122,7 +119,58 @@ static void discard(struct spw__agent *a, uint32_t frame, unsigned n)
 		from += done;
 		left -= (size_t)done;
 	}
-	spw__plat_discard(f->trash, (size_t)n * SPW_PAGE);
+}
+
+/* The spare pages of a block are no longer to be had. How many there were. Host lock held. */
+static unsigned withdraw(struct spw__frames *f, unsigned block)
+{
+	return (unsigned)__builtin_popcountll(__atomic_exchange_n(&f->spare[block], 0, __ATOMIC_RELAXED));
+}
+
+/* Make room for a batch in the block that comes next. Returns its first page. */
+static char *next_block(struct spw__agent *a)
+{
+	struct spw__frames *f = &a->frames;
+	char *block = f->spent + f->hand * BLOCK_BYTES;
+
+	spw__lock(&a->lock);
+	unsigned spares = withdraw(f, f->hand);
+
+	spw__unlock(&a->lock);
+	if (spares || f->used[f->hand])
+		spw__plat_discard(block, BLOCK_BYTES);
+	f->used[f->hand] = false;
+	__atomic_sub_fetch(&a->resident, (int64_t)spares * SPW_PAGE, __ATOMIC_RELAXED);
+	return block;
+}
+
+void *spw__frames_spare(struct spw__frames *f)
+{
+	for (unsigned b = 0; b < SPW_SPENT_BLOCKS; b++) {
+		uint64_t mask = f->spare[b];
+
+		if (mask) {
+			__atomic_store_n(&f->spare[b], mask & (mask - 1), __ATOMIC_RELAXED);
+			return f->spent + b * BLOCK_BYTES + (size_t)__builtin_ctzll(mask) * SPW_PAGE;
+		}
+	}
+	return NULL;
+}
+
+void spw__frames_unused(struct spw__frames *f, void *spare)
+{
+	size_t page = (size_t)((char *)spare - f->spent) / SPW_PAGE;
+
+	__atomic_fetch_or(&f->spare[page / SPW_FRAMES_BATCH], 1ull << page % SPW_FRAMES_BATCH, __ATOMIC_RELAXED);
+}
+
+unsigned spw__frames_spares(const struct spw__frames *f)
+{
+	unsigned n = 0;
+
+	for (unsigned b = 0; b < SPW_SPENT_BLOCKS; b++)
+		n += (unsigned)__builtin_popcountll(__atomic_load_n(&f->spare[b], __ATOMIC_RELAXED));
+	return n;
 }
 
 void spw__frames_empty(struct spw__agent *a)
@@ -135,10 +183,20 @@ void spw__frames_empty(struct spw__agent *a)
 
 		n = n < SPW_FRAMES_BATCH ? n : SPW_FRAMES_BATCH;
 		n = n < SPW_FRAMES - frame ? n : SPW_FRAMES - frame;
-		discard(a, frame, (unsigned)n);
+		if (a->move) {
+			spw__plat_discard(f->spent, BLOCK_BYTES);
+			spend(a, frame, (unsigned)n, f->spent);
+		} else {
+			spw__plat_discard(spw__frame_at(f, frame), n * SPW_PAGE);
+		}
 		memset(&f->owner[frame], 0xff, n * sizeof(*f->owner));
 		f->tail += n;
 	}
+	for (unsigned b = 0; b < SPW_SPENT_BLOCKS; b++) {
+		withdraw(f, b);
+		f->used[b] = false;
+	}
+	spw__plat_discard(f->spent, SPENT_BYTES);
 }
 
 int spw__frames_store(struct spw__agent *a)
@@ -156,8 +214,8 @@ int spw__frames_store(struct spw__agent *a)
 	if (start == end)
 		return 0;
 
-	uint64_t pos = start;
-	unsigned gone = 0;
+	uint64_t pos = start, stored = 0;
+	bool stale = false;
 	int ret = 0;
 
 	for (; pos < end; pos++) {
@@ -173,19 +231,30 @@ int spw__frames_store(struct spw__agent *a)
 			      : -ESTALE;
 		__atomic_store_n(&f->storing, 0, __ATOMIC_SEQ_CST);
 		if (ret == 0)
-			gone++;
-		else if (ret != -ESTALE && ret != -ENOENT)
+			stored |= 1ull << (pos - start);
+		else if (ret == -ESTALE || ret == -ENOENT)
+			stale = true;
+		else
 			break;
 	}
-	unsigned n = (unsigned)(pos - start);
+	unsigned n = (unsigned)(pos - start), gone = (unsigned)__builtin_popcountll(stored);
+	uint32_t frame = (uint32_t)(start % SPW_FRAMES);
 
-	if (n)
-		discard(a, (uint32_t)(start % SPW_FRAMES), n);
+	if (n && a->move) {
+		spend(a, frame, n, next_block(a));
+	} else if (n) {
+		spw__plat_discard(spw__frame_at(f, frame), (size_t)n * SPW_PAGE);
+		__atomic_sub_fetch(&a->resident, (int64_t)gone * SPW_PAGE, __ATOMIC_RELAXED);
+	}
 	spw__lock(&a->lock);
-	memset(&f->owner[start % SPW_FRAMES], 0xff, n * sizeof(*f->owner));
+	memset(&f->owner[frame], 0xff, n * sizeof(*f->owner));
 	f->tail = pos;
+	if (n && a->move) {
+		__atomic_store_n(&f->spare[f->hand], stored, __ATOMIC_RELAXED);
+		f->used[f->hand] = stale;
+		f->hand = (f->hand + 1) % SPW_SPENT_BLOCKS;
+	}
 	spw__unlock(&a->lock);
-	__atomic_sub_fetch(&a->resident, (int64_t)gone * SPW_PAGE, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&a->ctl->total.swap_out_pages, gone, __ATOMIC_RELAXED);
 	if (!n)
 		return ret == -ENOMEM ? -ENOSPC : ret;

@@ -6,14 +6,18 @@
  * each is an interrupt of an idle CPU and, in a virtual machine, an exit from its halt: several times the fault itself.
  * The scheduler, which sees a thread that wakes and an idle CPU, makes it so.
  *
- * So while one thread of the program does the faulting, the handler is bound to that thread's CPU, which is looked up
- * now and then, and when a fault comes late. Being SCHED_IDLE there keeps the woken thread in place: a CPU that runs nothing else counts as idle.
- * And it does the reclaimer's work as well, for a third thread on that CPU would drive the program's away, and one on
- * another CPU pays an interrupt for every page table entry that it clears.
+ * So while one thread of the program does the faulting, the handler is bound to that thread's CPU. Being SCHED_IDLE there
+ * keeps the woken thread in place: a CPU that runs nothing else counts as idle. It also puts the woken thread first: the
+ * handler comes back from waking it when it has faulted again, and finds the next message waiting. If none waits, the
+ * thread may be on another CPU now, and where it is is looked up.
+ *
+ * A third thread that becomes runnable on that CPU drives the program's away. So the handler does the reclaimer's work as
+ * well, and the reclaimer, which only watches meanwhile, keeps to other CPUs. (If it worked there, each page table entry that
+ * it clears would cost an interrupt of the program's CPU.)
  *
  * A SCHED_IDLE thread starves where others want its CPU. The reclaimer looks whether the handler gets to run, also while it
- * waits for a lock that the handler may hold. A handler once starved stays free for a while, twice as long each time. Where the way back from SCHED_IDLE is not allowed (CAP_SYS_NICE, RLIMIT_NICE) it is
- * never taken.
+ * waits for a lock that the handler may hold. A handler once starved stays free for a while, twice as long each time.
+ * Where the way back from SCHED_IDLE is not allowed (CAP_SYS_NICE, RLIMIT_NICE) it is never taken.
  */
 #include "host/process/place.h"
 #include "host/process/agent.h"
@@ -25,7 +29,6 @@
 #include <string.h>
 
 #define LOOK_EVERY 32u           /* faults */
-#define LATE       40000u        /* ns: more than two context switches */
 #define PAUSE_MIN  1000000000ull /* ns */
 #define STARVED    8000000ull    /* ns; the kernel counts running time at its ticks */
 #define PAUSE_MAX  64000000000ull
@@ -88,14 +91,11 @@ static uint64_t time_run(const struct spw__place *p)
 	return ns;
 }
 
-/* Runnable at two looks, and not having run in between, it starves. One waiter at a time looks. */
+/* Runnable at two looks, and not having run in between, it starves. Reclaimer only. */
 static void look(struct spw__place *p)
 {
 	char state;
 	int cpu;
-
-	if (__atomic_exchange_n(&p->looking, 1, __ATOMIC_ACQUIRE))
-		return;
 	uint64_t now = spw__plat_now_ns(), ran = time_run(p);
 
 	if (!read_stat(p->handler_stat_fd, &state, &cpu) || state != 'R')
@@ -105,7 +105,6 @@ static void look(struct spw__place *p)
 	else if (now - p->suspected >= STARVED)
 		spw__place_free(&spw__agent);
 	p->ran = ran;
-	__atomic_store_n(&p->looking, 0, __ATOMIC_RELEASE);
 }
 
 /* What a stuck waiter calls. It may be a thread of the program, whose descriptors are others: the lock tells the reclaimer. */
@@ -154,31 +153,49 @@ bool spw__place_bound(const struct spw__agent *a)
 	return __atomic_load_n(&a->place.bound, __ATOMIC_ACQUIRE) >= 0;
 }
 
+static void allow(int tid, const uint64_t *cpus)
+{
+	spw__sys3(SYS_sched_setaffinity, tid, SPW_PLACE_WORDS * sizeof(*cpus), cpus);
+}
+
+/* False: it was free. */
+static bool release(struct spw__place *p)
+{
+	if (__atomic_exchange_n(&p->bound, -1, __ATOMIC_ACQ_REL) < 0)
+		return false;
+	set_policy(p->handler_tid, SCHED_NORMAL);
+	allow(p->handler_tid, p->any);
+	allow(spw__agent.reclaim_tid, p->any);
+	return true;
+}
+
 void spw__place_free(struct spw__agent *a)
 {
 	struct spw__place *p = &a->place;
 
-	if (__atomic_exchange_n(&p->bound, -1, __ATOMIC_ACQ_REL) < 0)
+	if (!release(p))
 		return;
-	set_policy(p->handler_tid, SCHED_NORMAL);
-	spw__sys3(SYS_sched_setaffinity, p->handler_tid, sizeof(p->any), p->any);
 	p->not_before = spw__plat_now_ns() + p->pause;
 	p->pause = p->pause < PAUSE_MAX ? p->pause * 2 : PAUSE_MAX;
 }
 
 static void bind(struct spw__place *p, int cpu)
 {
-	uint64_t mask[SPW_PLACE_WORDS] = {0};
+	uint64_t mine[SPW_PLACE_WORDS] = {0}, others[SPW_PLACE_WORDS], any_other = 0;
 
-	mask[cpu / 64] = 1ull << cpu % 64;
+	mine[cpu / 64] = 1ull << cpu % 64;
+	for (unsigned i = 0; i < SPW_PLACE_WORDS; i++)
+		any_other |= others[i] = p->any[i] & ~mine[i];
 	/* Not allowed there, or no longer: the scheduler's choice stands. */
-	if (spw__sys3(SYS_sched_setaffinity, 0, sizeof(mask), mask))
+	if (spw__sys3(SYS_sched_setaffinity, 0, sizeof(mine), mine))
 		return;
+	if (any_other)
+		allow(spw__agent.reclaim_tid, others);
 	if (__atomic_exchange_n(&p->bound, cpu, __ATOMIC_ACQ_REL) < 0)
 		set_policy(0, SCHED_IDLE);
 }
 
-void spw__place_fault(struct spw__agent *a, uint32_t tid)
+void spw__place_fault(struct spw__agent *a, uint32_t tid, bool waited)
 {
 	struct spw__place *p = &a->place;
 	char state;
@@ -186,32 +203,31 @@ void spw__place_fault(struct spw__agent *a, uint32_t tid)
 
 	if (p->allowed != PLACE_YES)
 		return;
-	/* A fault that comes late may come from another CPU. */
-	uint64_t now = spw__plat_now_ns();
-	bool late = now - p->woke_at > LATE;
-
+	if (!waited)
+		p->patience = p->patience > 1 ? p->patience / 2 : 1;
+	else if (tid == p->tid && spw__place_bound(a))
+		p->strays++;
 	p->strangers += tid != p->tid;
-	if (++p->faults < (late ? p->patience : LOOK_EVERY))
+	if (++p->faults < LOOK_EVERY && p->strays < p->patience)
 		return;
-	bool alone = p->strangers <= 1;
+	bool alone = p->strangers <= 1, astray = p->strays > 0;
 
-	p->faults = p->strangers = 0;
+	p->faults = p->strangers = p->strays = 0;
 	if (tid != p->tid) {
 		p->tid = tid;
 		if (p->stat_fd >= 0)
 			spw__sys1(SYS_close, p->stat_fd);
 		p->stat_fd = open_file(tid, "/stat");
 	}
-	if (!alone && spw__place_bound(a)) {
-		__atomic_store_n(&p->bound, -1, __ATOMIC_RELEASE);
-		set_policy(0, SCHED_NORMAL);
-		spw__sys3(SYS_sched_setaffinity, 0, sizeof(p->any), p->any);
-	} else if (alone && now >= p->not_before && read_stat(p->stat_fd, &state, &cpu) &&
-		   (unsigned)cpu < SPW_PLACE_WORDS * 64) {
+	if (!alone) {
+		release(p);
+	} else if ((astray || !spw__place_bound(a)) && spw__plat_now_ns() >= p->not_before &&
+		   read_stat(p->stat_fd, &state, &cpu) && (unsigned)cpu < SPW_PLACE_WORDS * 64) {
 		bool stays = cpu == __atomic_load_n(&p->bound, __ATOMIC_RELAXED);
 
 		if (!stays)
 			bind(p, cpu);
+		/* It computes, or waits for something else, between its faults. */
 		p->patience = stays && p->patience < LOOK_EVERY ? p->patience * 2 : 1;
 	}
 }

@@ -18,8 +18,7 @@ struct spw__place {
 	int stat_fd;                   /* its /proc stat file, -1 = none */
 	uint32_t faults, strangers;    /* in this look's window; of them, other threads' */
 	uint64_t not_before, pause;    /* ns: after it starved it stays free this long */
-	uint64_t woke_at;              /* ns: when the last fault's thread was let go */
-	uint32_t patience;             /* late faults to let pass before the next look */
+	uint32_t strays, patience;     /* faults that had to be waited for, and how many of them make a look */
 
 	/* Shared, atomically. */
 	int handler_tid;
@@ -27,7 +26,6 @@ struct spw__place {
 	int handler_stat_fd, handler_sched_fd;
 
 	/* The watch: whether the handler starves. */
-	uint32_t looking;
 	uint64_t suspected, ran; /* since when, ns, and the time that it had run by then; 0 = not suspected */
 };
 
@@ -35,8 +33,8 @@ struct spw__place {
 void spw__place_ask(struct spw__agent *a);
 /* At the start of the handler thread. */
 void spw__place_init(struct spw__agent *a);
-/* Thread tid has faulted. Handler thread only. */
-void spw__place_fault(struct spw__agent *a, uint32_t tid);
+/* Thread tid has faulted. waited: nothing was there when the last fault's thread had been woken. Handler thread only. */
+void spw__place_fault(struct spw__agent *a, uint32_t tid, bool waited);
 /* Whether handler and program share one CPU: then the handler does the reclaimer's work as well. Any thread. */
 bool spw__place_bound(const struct spw__agent *a);
 /* From time to time, by the reclaimer: a handler that cannot run is set free. */

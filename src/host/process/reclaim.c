@@ -24,7 +24,8 @@
 #define MARGIN_MIN      (2ull << 20) /* bytes below the target that the thread aims at */
 #define GROWTH          8ull         /* bytes a nanosecond: faster than memory can be touched */
 #define TICK_MAX        (50 * MS)
-#define TICK_BOUND      (4 * MS)
+#define TICK_RESTING    (100 * MS)
+#define PUBLISH         (10 * MS)
 #define BACKLOG_MIN     128u /* frames */
 #define BACKLOG_MAX     8192u
 #define POOL_HIGH       90u /* % of the pool's limit */
@@ -138,8 +139,9 @@ static void publish(struct spw__agent *a)
 }
 
 /* Differences of the space's own counters go to the tree's. */
-static void publish_totals(struct spw__agent *a, struct spw__published *last)
+static void publish_totals(struct spw__agent *a)
 {
+	struct spw__published *last = &a->published;
 	struct spw_ctl_total *t = &a->ctl->total;
 	struct spw_tier_stats ts = {0};
 	struct spw_space_stats ss;
@@ -163,6 +165,15 @@ static void publish_totals(struct spw__agent *a, struct spw__published *last)
 		__atomic_add_fetch(&t->file_errors, ts.errors - last->file.errors, __ATOMIC_RELAXED);
 		last->file = ts;
 	}
+}
+
+static void publish_when_due(struct spw__agent *a, uint64_t now)
+{
+	if (now - a->published_at < PUBLISH)
+		return;
+	publish(a);
+	publish_totals(a);
+	a->published_at = now;
 }
 
 /* This process's share of the limit that all pools keep together. */
@@ -233,12 +244,17 @@ static uint32_t backlog(uint64_t target)
 	return frames < BACKLOG_MIN ? BACKLOG_MIN : frames > BACKLOG_MAX ? BACKLOG_MAX : (uint32_t)frames;
 }
 
-/* Bytes that are to go. */
+/* Bytes that are to go. Spare pages are as good as gone: what comes back goes into them. */
 static int64_t over_mark(const struct spw__agent *a)
 {
-	uint64_t target = spw__agent_target(a);
+	uint64_t target = spw__agent_target(a), spare = spw__frames_spares(&a->frames) * SPW_PAGE;
 
-	return __atomic_load_n(&a->resident, __ATOMIC_RELAXED) - (int64_t)(target - margin(target));
+	return __atomic_load_n(&a->resident, __ATOMIC_RELAXED) - (int64_t)(target - margin(target) + spare);
+}
+
+static bool over_cap(const struct spw__agent *a)
+{
+	return __atomic_load_n(&a->resident, __ATOMIC_RELAXED) > (int64_t)spw__agent_target(a);
 }
 
 /*
@@ -286,16 +302,45 @@ static bool reclaim_step(struct spw__agent *a, bool *starved, bool here)
 
 bool spw__reclaim_here(struct spw__agent *a)
 {
+	uint64_t now = spw__plat_now_ns(), size;
 	bool starved, done;
-	uint64_t size;
 
 	if (!spw__place_bound(a) || __atomic_load_n(&a->full, __ATOMIC_RELAXED) || !spw__trylock(&a->work))
 		return false;
-	if (spw__plat_now_ns() - a->measured > MS)
+	if (now - a->measured > MS) {
 		measure(a, &size);
+		if (size != a->scanned_size)
+			spw__reclaim_kick(a);
+		spw_compact(a->space, SPW_FRAMES_BATCH);
+		publish_when_due(a, now);
+		__atomic_add_fetch(&a->rec->beat, 1, __ATOMIC_RELAXED);
+	}
 	done = !a->busy && over_mark(a) > 0 && reclaim_step(a, &starved, true);
 	spw__unlock(&a->work);
 	return done;
+}
+
+void spw__reclaim_kick(struct spw__agent *a)
+{
+	__atomic_add_fetch(&a->rec->kick, 1, __ATOMIC_RELEASE);
+	spw__wake_all(&a->rec->kick);
+}
+
+/*
+ * How long to sleep. While a handler that shares the program's CPU does the work, this thread would only drive the program from
+ * that CPU: the supervisor looks after the process, and kicks.
+ */
+static uint64_t rest(struct spw__agent *a, uint64_t room, uint32_t *beat)
+{
+	uint32_t now = __atomic_load_n(&a->rec->beat, __ATOMIC_RELAXED);
+	bool resting = spw__place_bound(a) && now != *beat && !over_cap(a);
+	uint64_t sleep = room / GROWTH;
+
+	*beat = now;
+	__atomic_store_n(&a->rec->resting, resting, __ATOMIC_RELAXED);
+	if (resting)
+		return TICK_RESTING;
+	return sleep < MS ? MS : sleep > TICK_MAX ? TICK_MAX : sleep;
 }
 
 static int take_region(void *agent, uint64_t start, uint64_t end, uint64_t next)
@@ -335,15 +380,15 @@ static void supervisor_gone(struct spw__agent *a)
 int spw__reclaim_thread(void *agent)
 {
 	struct spw__agent *a = agent;
-	struct spw__published last = {0};
-	uint64_t size, scanned_size = 0, heat_at = 0, published_at = 0, watched_at = 0, scan_cost = 0, scanned_at = 0;
+	uint64_t size, heat_at = 0, watched_at = 0, scan_cost = 0, scanned_at = 0;
+	uint32_t beat = 0;
 	bool starved = false;
 
 	a->reclaim_tid = (int)spw__sys0(SYS_gettid);
 	/* Before those who fill the memory, where that is allowed. */
 	spw__sys3(SYS_setpriority, 0 /* PRIO_PROCESS */, a->reclaim_tid, RECLAIM_NICE);
 	for (;;) {
-		uint32_t seen = __atomic_load_n(&a->kick, __ATOMIC_ACQUIRE);
+		uint32_t seen = __atomic_load_n(&a->rec->kick, __ATOMIC_ACQUIRE);
 
 		spw__lock(&a->work);
 		spw__fork_park(a);
@@ -365,23 +410,23 @@ int spw__reclaim_thread(void *agent)
 		if (a->armed) {
 			spw__place_watch(a);
 			/* A map of thousands of ranges takes time to read: never more than a twentieth of it all. */
-			if ((size != scanned_size || starved || __atomic_load_n(&a->rescan, __ATOMIC_RELAXED)) &&
+			if ((size != a->scanned_size || starved || __atomic_load_n(&a->rescan, __ATOMIC_RELAXED)) &&
 			    now - scanned_at > 20 * scan_cost) {
 				scan(a);
-				scanned_size = size;
+				a->scanned_size = size;
 				scanned_at = spw__plat_now_ns();
 				scan_cost = scanned_at - now;
 			}
 			uint64_t until = spw__plat_now_ns() + MS;
 
-			while (reclaim_step(a, &starved, false) && spw__plat_now_ns() < until)
-				;
+			/* Near a handler on the program's CPU, work from another costs both: only what is urgent. */
+			if (spw__place_bound(a) && !over_cap(a))
+				writeback(a);
+			else
+				while (reclaim_step(a, &starved, false) && spw__plat_now_ns() < until)
+					;
 			spw_compact(a->space, SPW_FRAMES_BATCH);
-			if (now - published_at > 10 * MS) {
-				publish(a);
-				publish_totals(a, &last);
-				published_at = now;
-			}
+			publish_when_due(a, now);
 			if (now - heat_at > 1000 * MS) {
 				if (a->file)
 					spw_clean(a->space, a->reclaim_work);
@@ -392,12 +437,6 @@ int spw__reclaim_thread(void *agent)
 			}
 		}
 		spw__unlock(&a->work);
-		uint64_t sleep = room / GROWTH;
-
-		/* A handler that shares the program's CPU does the work on the way, and measures too. */
-		uint64_t least = spw__place_bound(a) ? TICK_BOUND : MS;
-
-		sleep = sleep < least ? least : sleep > TICK_MAX ? TICK_MAX : sleep;
-		spw__wait(&a->kick, seen, sleep);
+		spw__wait(&a->rec->kick, seen, rest(a, room, &beat));
 	}
 }

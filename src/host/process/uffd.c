@@ -8,6 +8,7 @@
  */
 #include "host/process/uffd.h"
 #include "platform/sys.h"
+#include "space/entry.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -54,14 +55,22 @@ static long done_or_error(long ret, int64_t done)
 	return done > 0 ? (long)done : ret;
 }
 
-long spw__uffd_move(int fd, void *dst, const void *src, size_t len)
+static long move(int fd, void *dst, const void *src, size_t len, uint64_t mode)
 {
-	struct uffdio_move m = {.dst = (uintptr_t)dst, .src = (uintptr_t)src, .len = len};
-
-	m.mode = UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES | UFFDIO_MOVE_MODE_DONTWAKE;
+	struct uffdio_move m = {.dst = (uintptr_t)dst, .src = (uintptr_t)src, .len = len, .mode = mode};
 	long ret = spw__sys3(SYS_ioctl, fd, UFFDIO_MOVE, &m);
 
 	return done_or_error(ret, m.move);
+}
+
+long spw__uffd_move(int fd, void *dst, const void *src, size_t len)
+{
+	return move(fd, dst, src, len, UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES | UFFDIO_MOVE_MODE_DONTWAKE);
+}
+
+long spw__uffd_move_page(int fd, void *dst, const void *src)
+{
+	return move(fd, dst, src, SPW_PAGE, UFFDIO_MOVE_MODE_DONTWAKE);
 }
 
 static long copy(int fd, void *dst, const void *src, size_t len, uint64_t mode)

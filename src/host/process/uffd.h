@@ -32,6 +32,8 @@ int spw__uffd_open(uint64_t *features);
 int spw__uffd_register(int fd, const void *p, size_t len, uint64_t mode);
 /* Bytes moved from the start (> 0), or -errno when not even one page was. Holes in src stay holes in dst. Wakes nobody. */
 long spw__uffd_move(int fd, void *dst, const void *src, size_t len);
+/* The same of one page, which must not be a hole. */
+long spw__uffd_move_page(int fd, void *dst, const void *src);
 /* Bytes put in place from the start (> 0), or -errno. Wakes waiters of what was placed. */
 long spw__uffd_copy(int fd, void *dst, const void *src, size_t len);
 /* The same, waking nobody. */
