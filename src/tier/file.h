@@ -38,7 +38,7 @@ void spw__file_reap(struct spw_file_shared *sh, unsigned proc);
 void spw__file_shared_use(const struct spw_file_shared *sh, uint64_t *used_bytes, uint64_t *capacity_bytes);
 
 /*
- * The I/O below a file tier; the real one is io_uring with O_DIRECT (spw__file_io_uring), tests put a failing one in
+ * The I/O below a file tier; the real one is io_uring with O_DIRECT (spw__file_io_open), tests put a failing one in
  * between. All are called without tier locks held. Offsets and lengths are multiples of 4096, buffers are aligned so.
  */
 struct spw_file_io {
@@ -59,6 +59,11 @@ struct spw_file_io {
  * that writes; a forked child makes its own. Falls back to pread/pwrite where io_uring is refused. -errno.
  */
 int spw__file_io_open(int fd, struct spw_file_io *out);
+/*
+ * Whether small reads are watched: the thread that reads does not sleep, but keeps its CPU while a fast disk works. For
+ * callers whose threads give way to all others. Any thread.
+ */
+void spw__file_io_watch(const struct spw_file_io *io, bool on);
 /* In a forked child, where the file is open under another number; no I/O may be under way. */
 void spw__file_io_set_fd(const struct spw_file_io *io, int fd);
 

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
 /*
- * The I/O below a file tier: reads by pread, writes by io_uring.
+ * The I/O below a file tier: writes by io_uring, reads by pread or, watched, by a ring of their own.
  *
- * A write must not hold up the thread that evicts, a read has a thread waiting for it anyway. The ring is entered by
- * raw system calls: the threads that come here have no errno for a library to set. It is made at the first write, by
- * the process that writes. A ring belongs to the process that made it, and a forked child that used its parent's would
- * reap the parent's writes; so the ring's record lies in a page that the kernel wipes in the child, and its mappings
- * are not copied. Where io_uring is refused (an old kernel, a container's filter), a write is a pwrite, and its result
- * waits to be reaped.
+ * A write must not hold up the thread that evicts, a read has a thread waiting for it anyway. The write ring is made at the
+ * first write, by the process that writes; a forked child that used its parent's would reap the parent's writes. So
+ * both rings' records lie in pages that the kernel wipes in the child. Where io_uring is refused, a write is a pwrite,
+ * and its result waits to be reaped.
+ *
+ * A thread that sleeps for a read of a fast disk sleeps as long again for its CPU: the interrupt may come to another CPU, and an
+ * idle one has to be woken, in a virtual machine by the hypervisor. A caller who takes the CPU from nobody can have its
+ * small reads watched instead: the thread looks at the ring until the result is there, for up to twice as long as
+ * reads took lately, and not at all where they take long.
  *
  * Without O_DIRECT the kernel would keep a copy of all that is swapped out, in memory that swapping was to win: each
  * range is then written through and dropped from the page cache.
@@ -16,16 +19,18 @@
 #include "platform/spin.h"
 #include "platform/sys.h"
 #include "tier/file.h"
+#include "tier/ring.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/io_uring.h>
 #include <sys/mman.h>
-#include <time.h>
 
-#define PAGE  4096u
-#define DEPTH 16u
-#define NEEDS (IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG)
+#define PAGE        4096u
+#define DEPTH       16u
+#define WATCH_BYTES (2 * PAGE) /* what one object lies in */
+#define WATCH_MOST  300000u    /* ns */
+#define MEAN_OF     8u
+#define WAIT        1000000000u
 
 struct write {
 	uint64_t token, off;
@@ -38,27 +43,39 @@ struct write {
 enum ring_mode { UNTRIED = 0, RING, SYNC };
 
 /* In its own page, wiped in a forked child. */
-struct ring {
+struct writer {
 	struct spw__spin lock; /* of submitting, and of writes[] */
 	uint8_t mode;
-	int fd;
-	uint32_t *sq_tail, *sq_mask, *sq_array;
-	uint32_t *cq_head, *cq_tail, *cq_mask;
-	struct io_uring_sqe *sqes;
-	struct io_uring_cqe *cqes;
+	struct spw__ring ring;
 	struct write writes[DEPTH];
+};
+
+/* Likewise. */
+struct reader {
+	struct spw__spin lock; /* only tried: one thread's reads are watched at a time */
+	uint8_t mode;
+	struct spw__ring ring;
+	uint64_t mean; /* ns that small reads took lately */
 };
 
 struct io {
 	int fd;
 	bool direct;
+	bool watch; /* A */
 };
 
-_Static_assert(sizeof(struct ring) <= PAGE, "the ring's record is one page");
+_Static_assert(sizeof(struct writer) <= PAGE && sizeof(struct reader) <= PAGE, "each record is one page");
 
-static struct ring *ring_of(struct io *io)
+#define IO_BYTES (3 * PAGE)
+
+static struct writer *writer_of(struct io *io)
 {
-	return (struct ring *)((char *)io + PAGE);
+	return (struct writer *)((char *)io + PAGE);
+}
+
+static struct reader *reader_of(struct io *io)
+{
+	return (struct reader *)((char *)io + 2 * PAGE);
 }
 
 /* Without O_DIRECT: [off, off + len) is to be in the file, and nowhere else. */
@@ -90,87 +107,59 @@ static int64_t transfer(const struct io *io, long nr, const void *buf, size_t le
 	return (int64_t)done;
 }
 
-static int64_t io_read(void *ctx, void *buf, size_t len, uint64_t off)
+/* Wait for the read that is under way, at first without sleeping. */
+static int64_t watch(struct reader *r, uint64_t began)
 {
-	struct io *io = ctx;
-	int64_t n = transfer(io, SYS_pread64, buf, len, off);
+	uint64_t limit = began + (r->mean && r->mean < WATCH_MOST / 2 ? 2 * r->mean : WATCH_MOST), token;
+	int64_t result;
 
-	uncache(io, off, len, false);
+	for (unsigned spins = 0; !spw__ring_take(&r->ring, &token, &result); spins++) {
+		if (spins % 16 == 15 && spw__plat_now_ns() > limit)
+			spw__ring_wait(&r->ring, WAIT);
+		else
+			__builtin_ia32_pause();
+	}
+	return result;
+}
+
+/* A small read, timed, and watched if the disk is fast. Bytes or -errno; may be short. Under the lock. */
+static int64_t timed_read(const struct io *io, struct reader *r, void *buf, size_t len, uint64_t off)
+{
+	uint64_t began = spw__plat_now_ns();
+	int64_t n;
+
+	if (r->mode == UNTRIED)
+		r->mode = spw__ring_open(&r->ring, 1) ? RING : SYNC;
+	if (r->mode == RING && r->mean < WATCH_MOST &&
+	    spw__ring_submit(&r->ring, false, io->fd, buf, (uint32_t)len, off, 0))
+		n = watch(r, began);
+	else
+		n = transfer(io, SYS_pread64, buf, len, off);
+	r->mean += ((int64_t)(spw__plat_now_ns() - began) - (int64_t)r->mean) / (int64_t)MEAN_OF;
 	return n;
 }
 
-static void *map_ring(int fd, size_t bytes, uint64_t what)
+static int64_t io_read(void *ctx, void *buf, size_t len, uint64_t off)
 {
-	long p = spw__sys6(SYS_mmap, 0, (long)bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (long)what);
+	struct io *io = ctx;
+	struct reader *r = reader_of(io);
+	int64_t n = 0;
 
-	if (p < 0 && p > -(long)PAGE)
-		return NULL;
-	spw__sys3(SYS_madvise, p, bytes, MADV_DONTFORK);
-	return (void *)p;
-}
-
-/* Under the lock. */
-static bool make_ring(struct ring *r)
-{
-	struct io_uring_params p = {0};
-	size_t sq, cq, bytes, sqes;
-	char *base;
-	long fd = spw__sys2(SYS_io_uring_setup, DEPTH, &p);
-
-	if (fd < 0)
-		return false;
-	sq = p.sq_off.array + p.sq_entries * sizeof(uint32_t);
-	cq = p.cq_off.cqes + p.cq_entries * sizeof(struct io_uring_cqe);
-	bytes = sq > cq ? sq : cq;
-	sqes = p.sq_entries * sizeof(struct io_uring_sqe);
-	base = (p.features & NEEDS) == NEEDS ? map_ring((int)fd, bytes, IORING_OFF_SQ_RING) : NULL;
-	r->sqes = base ? map_ring((int)fd, sqes, IORING_OFF_SQES) : NULL;
-	if (!r->sqes) {
-		if (base)
-			spw__sys2(SYS_munmap, base, bytes);
-		spw__sys1(SYS_close, fd);
-		return false;
+	if (io->direct && len <= WATCH_BYTES && __atomic_load_n(&io->watch, __ATOMIC_RELAXED) &&
+	    spw__spin_try(&r->lock)) {
+		n = timed_read(io, r, buf, len, off);
+		spw__spin_unlock(&r->lock);
 	}
-	r->fd = (int)fd;
-	r->sq_tail = (uint32_t *)(base + p.sq_off.tail);
-	r->sq_mask = (uint32_t *)(base + p.sq_off.ring_mask);
-	r->sq_array = (uint32_t *)(base + p.sq_off.array);
-	r->cq_head = (uint32_t *)(base + p.cq_off.head);
-	r->cq_tail = (uint32_t *)(base + p.cq_off.tail);
-	r->cq_mask = (uint32_t *)(base + p.cq_off.ring_mask);
-	r->cqes = (struct io_uring_cqe *)(base + p.cq_off.cqes);
-	return true;
-}
-
-/* Under the lock, so the submission ring holds this one only. False if the kernel did not take it. */
-static bool submit(struct ring *r, int fd, const void *buf, const struct write *w)
-{
-	uint32_t tail = *r->sq_tail, i = tail & *r->sq_mask;
-	long n;
-
-	r->sqes[i] = (struct io_uring_sqe){
-		.opcode = IORING_OP_WRITE,
-		.fd = fd,
-		.off = w->off,
-		.addr = (uint64_t)(uintptr_t)buf,
-		.len = w->len,
-		.user_data = (uint64_t)(w - r->writes),
-	};
-	r->sq_array[i] = i;
-	__atomic_store_n(r->sq_tail, tail + 1, __ATOMIC_RELEASE);
-	do
-		n = spw__sys6(SYS_io_uring_enter, r->fd, 1, 0, 0, 0, 0);
-	while (n == -EINTR);
-	if (n == 1)
-		return true;
-	__atomic_store_n(r->sq_tail, tail, __ATOMIC_RELEASE);
-	return false;
+	if (n != (int64_t)len)
+		n = transfer(io, SYS_pread64, buf, len, off);
+	uncache(io, off, len, false);
+	return n;
 }
 
 static int io_write(void *ctx, const void *buf, size_t len, uint64_t off, uint64_t token)
 {
 	struct io *io = ctx;
-	struct ring *r = ring_of(io);
+	struct writer *r = writer_of(io);
 	struct write *w = r->writes;
 	bool sent;
 
@@ -183,8 +172,9 @@ static int io_write(void *ctx, const void *buf, size_t len, uint64_t off, uint64
 	}
 	*w = (struct write){.token = token, .off = off, .len = (uint32_t)len, .busy = true};
 	if (r->mode == UNTRIED)
-		__atomic_store_n(&r->mode, make_ring(r) ? RING : SYNC, __ATOMIC_RELAXED);
-	sent = r->mode == RING && submit(r, io->fd, buf, w);
+		__atomic_store_n(&r->mode, spw__ring_open(&r->ring, DEPTH) ? RING : SYNC, __ATOMIC_RELAXED);
+	sent = r->mode == RING &&
+	       spw__ring_submit(&r->ring, true, io->fd, buf, (uint32_t)len, off, (uint64_t)(w - r->writes));
 	spw__spin_unlock(&r->lock);
 	if (!sent) {
 		int64_t n = transfer(io, SYS_pwrite64, buf, len, off);
@@ -198,48 +188,33 @@ static int io_write(void *ctx, const void *buf, size_t len, uint64_t off, uint64
 }
 
 /* The result of a write that has one, or NULL. One thread. */
-static struct write *finished(struct ring *r)
+static struct write *finished(struct writer *r)
 {
 	struct write *found = NULL;
+	uint64_t index;
+	int64_t result;
 
 	spw__spin_lock(&r->lock);
 	for (unsigned i = 0; i < DEPTH && !found; i++)
 		if (r->writes[i].done)
 			found = &r->writes[i];
-	if (!found && r->mode == RING) {
-		uint32_t head = *r->cq_head;
-
-		if (head != __atomic_load_n(r->cq_tail, __ATOMIC_ACQUIRE)) {
-			const struct io_uring_cqe *c = &r->cqes[head & *r->cq_mask];
-
-			found = &r->writes[c->user_data];
-			found->result = c->res;
-			__atomic_store_n(r->cq_head, head + 1, __ATOMIC_RELEASE);
-		}
+	if (!found && r->mode == RING && spw__ring_take(&r->ring, &index, &result)) {
+		found = &r->writes[index];
+		found->result = result;
 	}
 	spw__spin_unlock(&r->lock);
 	return found;
 }
 
-static void wait_for_one(struct ring *r, uint64_t wait_ns)
-{
-	struct __kernel_timespec ts = {.tv_sec = (long long)(wait_ns / 1000000000u),
-				       .tv_nsec = (long long)(wait_ns % 1000000000u)};
-	struct io_uring_getevents_arg arg = {.ts = (uint64_t)(uintptr_t)&ts};
-
-	if (__atomic_load_n(&r->mode, __ATOMIC_RELAXED) == RING)
-		spw__sys6(SYS_io_uring_enter, r->fd, 0, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, (long)&arg,
-			  sizeof(arg));
-}
-
 static int io_reap(void *ctx, uint64_t wait_ns, uint64_t *token, int64_t *result)
 {
 	struct io *io = ctx;
-	struct ring *r = ring_of(io);
+	struct writer *r = writer_of(io);
 	struct write *w = finished(r);
 
 	if (!w && wait_ns) {
-		wait_for_one(r, wait_ns);
+		if (__atomic_load_n(&r->mode, __ATOMIC_RELAXED) == RING)
+			spw__ring_wait(&r->ring, wait_ns);
 		w = finished(r);
 	}
 	if (!w)
@@ -263,11 +238,14 @@ static void io_discard(void *ctx, uint64_t off, uint64_t len)
 static void io_close(void *ctx)
 {
 	struct io *io = ctx;
-	struct ring *r = ring_of(io);
+	const struct writer *w = writer_of(io);
+	const struct reader *r = reader_of(io);
 
+	if (w->mode == RING)
+		spw__ring_close(&w->ring);
 	if (r->mode == RING)
-		spw__sys1(SYS_close, r->fd);
-	spw__plat_release(io, 2 * PAGE);
+		spw__ring_close(&r->ring);
+	spw__plat_release(io, IO_BYTES);
 }
 
 void spw__file_io_set_fd(const struct spw_file_io *file, int fd)
@@ -280,6 +258,13 @@ void spw__file_io_set_fd(const struct spw_file_io *file, int fd)
 		spw__sys4(SYS_fadvise64, fd, 0, 0, POSIX_FADV_RANDOM);
 }
 
+void spw__file_io_watch(const struct spw_file_io *file, bool on)
+{
+	struct io *io = file->ctx;
+
+	__atomic_store_n(&io->watch, on, __ATOMIC_RELAXED);
+}
+
 int spw__file_io_open(int fd, struct spw_file_io *out)
 {
 	long flags = spw__sys2(SYS_fcntl, fd, F_GETFL), err;
@@ -287,14 +272,14 @@ int spw__file_io_open(int fd, struct spw_file_io *out)
 
 	if (flags < 0)
 		return (int)flags;
-	io = spw__plat_reserve(2 * PAGE);
+	io = spw__plat_reserve(IO_BYTES);
 	if (!io)
 		return -ENOMEM;
-	err = spw__plat_commit(io, 2 * PAGE);
+	err = spw__plat_commit(io, IO_BYTES);
 	if (!err)
-		err = spw__sys3(SYS_madvise, ring_of(io), PAGE, MADV_WIPEONFORK);
+		err = spw__sys3(SYS_madvise, writer_of(io), 2 * PAGE, MADV_WIPEONFORK);
 	if (err) {
-		spw__plat_release(io, 2 * PAGE);
+		spw__plat_release(io, IO_BYTES);
 		return (int)err;
 	}
 	io->direct = flags & O_DIRECT;

@@ -1224,7 +1224,7 @@ static void test_reap_lets_writes_rest(void **state)
 
 /* ---- the real I/O ---- */
 
-static void real_io(int flags)
+static void real_io(int flags, bool watch)
 {
 	struct rig *r = rig_new(6000, 1200, 3000);
 	struct spw_file_io io;
@@ -1236,6 +1236,7 @@ static void real_io(int flags)
 
 	r->fd = temporary_file(flags);
 	assert_int_equal(spw__file_io_open(r->fd, &io), 0);
+	spw__file_io_watch(&io, watch);
 	rig_open(r, (struct spw_file_layout){.max_bytes = 24 * MIB, .encrypt = true}, &io);
 	assert_int_equal(write_range(r, 0, 5000), 0);
 	check_all(r);
@@ -1285,13 +1286,19 @@ static void real_io(int flags)
 static void test_real_io_direct(void **state)
 {
 	(void)state;
-	real_io(O_DIRECT);
+	real_io(O_DIRECT, false);
+}
+
+static void test_real_io_watched(void **state)
+{
+	(void)state;
+	real_io(O_DIRECT, true);
 }
 
 static void test_real_io_buffered(void **state)
 {
 	(void)state;
-	real_io(0);
+	real_io(0, false);
 }
 
 /* As in a container that forbids io_uring: writes are made by pwrite. */
@@ -1314,7 +1321,7 @@ static void test_real_io_without_io_uring(void **state)
 		assert_int_equal(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
 		assert_int_equal(syscall(SYS_io_uring_setup, 1, NULL), -1);
 		assert_int_equal(errno, EPERM);
-		real_io(O_DIRECT);
+		real_io(O_DIRECT, true);
 	}
 	expect_exit(pid, 0);
 }
@@ -1533,6 +1540,7 @@ int main(void)
 		cmocka_unit_test(test_reap_beside_a_survivor),
 		cmocka_unit_test(test_reap_lets_writes_rest),
 		cmocka_unit_test(test_real_io_direct),
+		cmocka_unit_test(test_real_io_watched),
 		cmocka_unit_test(test_real_io_buffered),
 		cmocka_unit_test(test_real_io_without_io_uring),
 		cmocka_unit_test(test_threads),

@@ -137,6 +137,13 @@ void spw__place_ask(struct spw__agent *a)
 		spw__wait(&p->allowed, 0, 1000000);
 }
 
+/* A SCHED_IDLE thread that does not sleep while it waits for the disk is in nobody's way. */
+static void watch_reads(bool on)
+{
+	if (spw__agent.file)
+		spw__file_io_watch(&spw__agent.file_io, on);
+}
+
 void spw__place_init(struct spw__agent *a)
 {
 	a->place = (struct spw__place){
@@ -146,6 +153,7 @@ void spw__place_init(struct spw__agent *a)
 	a->place.handler_sched_fd = open_file((uint32_t)a->place.handler_tid, "/schedstat");
 	spw__sys3(SYS_sched_getaffinity, 0, sizeof(a->place.any), a->place.any);
 	spw__plat_stuck = rescue;
+	watch_reads(false);
 }
 
 bool spw__place_bound(const struct spw__agent *a)
@@ -166,6 +174,7 @@ static bool release(struct spw__place *p)
 	set_policy(p->handler_tid, SCHED_NORMAL);
 	allow(p->handler_tid, p->any);
 	allow(spw__agent.reclaim_tid, p->any);
+	watch_reads(false);
 	return true;
 }
 
@@ -191,8 +200,10 @@ static void bind(struct spw__place *p, int cpu)
 		return;
 	if (any_other)
 		allow(spw__agent.reclaim_tid, others);
-	if (__atomic_exchange_n(&p->bound, cpu, __ATOMIC_ACQ_REL) < 0)
+	if (__atomic_exchange_n(&p->bound, cpu, __ATOMIC_ACQ_REL) < 0) {
 		set_policy(0, SCHED_IDLE);
+		watch_reads(true);
+	}
 }
 
 void spw__place_fault(struct spw__agent *a, uint32_t tid, bool waited)

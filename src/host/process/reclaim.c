@@ -28,8 +28,8 @@
 #define PUBLISH         (10 * MS)
 #define BACKLOG_MIN     128u /* frames */
 #define BACKLOG_MAX     8192u
-#define POOL_HIGH       90u /* % of the pool's limit */
-#define POOL_LOW        80u
+#define POOL_HIGH       95u /* % of the pool's limit */
+#define POOL_LOW        90u
 #define STAGING_BYTES   (4ull << 20)
 #define WRITEBACK_BYTES (1u << 20) /* asked for at a time */
 #define SHARED_SHARE    10ull      /* time between two counts of shared pages, in times that one takes */
