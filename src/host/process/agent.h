@@ -32,6 +32,7 @@
 #define SPW_STREAMS     8u  /* sequential streams told apart by readahead */
 #define SPW_WINDOW_MAX  32u /* pages fetched for one fault at most */
 #define SPW_QUARANTINES 64u
+#define SPW_OWED        256u
 
 struct spw__stream {
 	uint64_t next;   /* address that would continue it */
@@ -94,6 +95,9 @@ struct spw__agent {
 	uint32_t stream_hand;
 	struct spw__quarantine quarantine[SPW_QUARANTINES];
 	uint32_t quarantines;
+	struct spw__region
+		owed[SPW_OWED]; /* unmapped, and mapped again since, by events in the wrong order; see event.c */
+	uint32_t owed_count;
 	struct spw__copying copying;
 	uint64_t hand; /* where the sweep goes on */
 	bool armed;
@@ -155,6 +159,8 @@ void spw__event(struct spw__agent *a, const void *uffd_msg);
 uint64_t spw__event_highest(const struct spw__agent *a, uint64_t start, uint64_t end);
 /* event.c: a discard of [start, end), under way for as long as the page `last` is there (0: it has passed). Host lock held. */
 void spw__event_remove(struct spw__agent *a, uint64_t start, uint64_t end, uint64_t last);
+/* event.c: no event is on its way that was owed. Host lock held. */
+void spw__event_forget_owed(struct spw__agent *a);
 /* event.c: whether [start, end) may be evicted now. Host lock held. */
 bool spw__event_clear(struct spw__agent *a, uint64_t start, uint64_t end);
 /* event.c: a missing page was asked for at va. Host lock held. */

@@ -10,6 +10,11 @@
  * So the range goes into quarantine: no eviction there until the discard is known to have passed. A discard clears pages
  * in order of address, so it has passed when the highest page that was present at the report is gone, seen in the
  * page map or by a fault for it. Where two discards overlap, the whole range must have been seen empty.
+ *
+ * The kernel does not order the events of several threads. One that has unmapped a range may be held up before its event is
+ * queued, and an mremap(2) of another land on that range meanwhile and be reported first. Such a report tells by itself:
+ * it moves to a place that is ours already. The event of that place's unmapping is then owed, and says nothing of the
+ * mapping that is there now.
  */
 #include "host/process/agent.h"
 #include "platform/sys.h"
@@ -105,6 +110,52 @@ void spw__event_remove(struct spw__agent *a, uint64_t start, uint64_t end, uint6
 	quarantine(a, start, end, last);
 }
 
+/* Every piece of a region in [start, end) has been unmapped by an event that is still to come. */
+static void owe(struct spw__agent *a, uint64_t start, uint64_t end)
+{
+	const struct spw__region *g;
+
+	for (uint64_t va = start; va < end && (g = spw__regions_at(&a->regions, va)) != NULL && g->start < end;) {
+		uint64_t from = g->start > va ? g->start : va, to = g->end < end ? g->end : end;
+
+		if (a->owed_count == SPW_OWED)
+			spw__agent_die("saw too many mappings change at once", 0);
+		a->owed[a->owed_count++] = (struct spw__region){from, to};
+		va = to;
+	}
+	spw__pt_free_range(&a->pt, start, end);
+	spw__regions_cut(&a->regions, start, end);
+}
+
+void spw__event_forget_owed(struct spw__agent *a)
+{
+	a->owed_count = 0;
+}
+
+/* Unmap [start, end) but for what is owed there. */
+static void unmapped(struct spw__agent *a, uint64_t start, uint64_t end)
+{
+	for (uint32_t i = 0; i < a->owed_count; i++) {
+		struct spw__region o = a->owed[i];
+
+		if (o.start >= end || o.end <= start)
+			continue;
+		/* Paid for the part that both have; what is left of it is owed still. */
+		a->owed[i] = a->owed[--a->owed_count];
+		if (o.start < start)
+			a->owed[a->owed_count++] = (struct spw__region){o.start, start};
+		if (o.end > end && a->owed_count < SPW_OWED)
+			a->owed[a->owed_count++] = (struct spw__region){end, o.end};
+		if (o.start > start)
+			unmapped(a, start, o.start);
+		if (o.end < end)
+			unmapped(a, o.end, end);
+		return;
+	}
+	spw__pt_free_range(&a->pt, start, end);
+	spw__regions_cut(&a->regions, start, end);
+}
+
 void spw__event(struct spw__agent *a, const void *uffd_msg)
 {
 	const struct uffd_msg *m = uffd_msg;
@@ -115,13 +166,13 @@ void spw__event(struct spw__agent *a, const void *uffd_msg)
 				  spw__event_highest(a, m->arg.remove.start, m->arg.remove.end));
 		break;
 	case UFFD_EVENT_UNMAP:
-		spw__pt_free_range(&a->pt, m->arg.remove.start, m->arg.remove.end);
-		spw__regions_cut(&a->regions, m->arg.remove.start, m->arg.remove.end);
+		unmapped(a, m->arg.remove.start, m->arg.remove.end);
 		a->rescan = true; /* something may be mapped there already */
 		break;
 	case UFFD_EVENT_REMAP: {
 		uint64_t from = m->arg.remap.from, to = m->arg.remap.to, len = m->arg.remap.len;
 
+		owe(a, to, to + len);
 		if (spw__pt_move_range(&a->pt, from, to, len))
 			spw__agent_die("has no memory to follow an mremap", 12);
 		spw__regions_cut(&a->regions, from, from + len);

@@ -227,6 +227,8 @@ static int sweep_leaf(struct spw__agent *a, unsigned wanted, bool *wrapped)
 	static uint64_t pm[SPW_CLUSTER]; /* one sweeper at a time, under the lock */
 	int taken = 0;
 
+	if (a->owed_count && !spw__uffd_changing(a->uffd, a->ctl))
+		spw__event_forget_owed(a);
 	if (!g) {
 		a->hand = 0;
 		*wrapped = true;

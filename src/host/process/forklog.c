@@ -201,4 +201,6 @@ void spw__forklog_inherit(struct spw__agent *a, const struct spw__forklog *l)
 		for (uint64_t va = i->start; i->what == UFFD_EVENT_PAGEFAULT && va < i->end; va += SPW_PAGE)
 			inherit_page(a, l, done, n, va);
 	}
+	/* What it is owed will be told to the parent; here, the mappings themselves have shown it. */
+	spw__event_forget_owed(a);
 }
