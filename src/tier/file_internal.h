@@ -159,10 +159,10 @@ struct spw_segment {
 	uint8_t state; /* under the lock */
 };
 
-#define SPW__WINDOWS      4u
-#define SPW__WINDOW_BYTES (SPW_FILE_SEGMENT / 2 + SPW__BUFFER_BYTES)
-#define SPW__STREAMS      4u
-#define SPW__NEAR         SPW__WINDOW_BYTES /* reads so far apart are of one stream */
+#define SPW__WINDOWS      8u
+#define SPW__WINDOW_BYTES (SPW_FILE_SEGMENT / 4 + SPW__BUFFER_BYTES)
+#define SPW__STREAMS      8u
+#define SPW__NEAR         (SPW_FILE_SEGMENT / 2) /* reads so far apart are of one stream */
 #define SPW__BUFFERS      64u
 #define SPW__BUFFER_BYTES (2 * SPW__BLOCK) /* a sealed page lies in at most two blocks */
 #define SPW__READ_BYTES   (SPW__BUFFERS * SPW__BUFFER_BYTES + SPW__WINDOWS * SPW__WINDOW_BYTES)
@@ -172,6 +172,7 @@ struct spw__window {
 	struct spw__spin lock; /* of what follows, and of the bytes */
 	uint64_t first;
 	uint32_t bytes; /* A 0: nothing */
+	uint64_t used;  /* A window_n when last used */
 };
 
 struct spw__file {
@@ -215,7 +216,7 @@ struct spw__file {
 	uint64_t late[SPW__STREAMS];                   /* A where the last reads were */
 	uint32_t late_n;                               /* A */
 	struct spw__window window[SPW__WINDOWS];
-	uint32_t window_n; /* A */
+	uint64_t window_n; /* A uses of windows */
 
 	uint32_t top;                                  /* A own segments are below */
 	uint32_t held;                                 /* A own segments */

@@ -41,6 +41,11 @@ static bool covers(const struct spw__window *w, const struct place *p)
 	return p->first >= first && p->first + p->span <= first + SPW__LOAD(w->bytes);
 }
 
+static void note_use(struct spw__file *f, struct spw__window *w)
+{
+	__atomic_store_n(&w->used, SPW__ADD(f->window_n, 1) + 1, __ATOMIC_RELAXED);
+}
+
 static bool from_window(struct spw__file *f, const struct place *p, void *buf)
 {
 	bool found = false;
@@ -51,6 +56,8 @@ static bool from_window(struct spw__file *f, const struct place *p, void *buf)
 		if (!covers(w, p) || !spw__spin_try(&w->lock))
 			continue;
 		found = covers(w, p) && !unseal(f, p, window_data(f, w) + (p->first - w->first), buf);
+		if (found)
+			note_use(f, w);
 		spw__spin_unlock(&w->lock);
 	}
 	return found;
@@ -71,13 +78,23 @@ static bool local(struct spw__file *f, const struct place *p)
 	return false;
 }
 
+static struct spw__window *oldest_window(struct spw__file *f)
+{
+	struct spw__window *oldest = f->window;
+
+	for (struct spw__window *w = f->window; w < f->window + SPW__WINDOWS; w++)
+		if (SPW__LOAD(w->used) < SPW__LOAD(oldest->used))
+			oldest = w;
+	return oldest;
+}
+
 /*
  * Fill the window that the object lies in, not beyond its segment. Windows overlap by the longest object, so that each lies
  * whole in the one in which it begins. False if all are busy or the object could not be read.
  */
 static bool fill_window(struct spw__file *f, const struct place *p)
 {
-	struct spw__window *w = &f->window[SPW__ADD(f->window_n, 1) % SPW__WINDOWS];
+	struct spw__window *w = oldest_window(f);
 	uint64_t seg = spw__seg_offset(f->sh, p->seg), stride = SPW__WINDOW_BYTES - SPW__BUFFER_BYTES;
 	uint64_t from = seg + (p->first - seg) / stride * stride, left = seg + SPW_FILE_SEGMENT - from;
 	uint32_t want = left < SPW__WINDOW_BYTES ? (uint32_t)left : SPW__WINDOW_BYTES;
@@ -88,6 +105,7 @@ static bool fill_window(struct spw__file *f, const struct place *p)
 	got = f->io.read(f->io.ctx, window_data(f, w), want, from);
 	__atomic_store_n(&w->first, from, __ATOMIC_RELAXED);
 	__atomic_store_n(&w->bytes, got > 0 ? (uint32_t)got : 0, __ATOMIC_RELAXED);
+	note_use(f, w);
 	spw__spin_unlock(&w->lock);
 	return got > 0 && covers(w, p);
 }
