@@ -113,6 +113,11 @@ static void spend(struct spw__agent *a, uint32_t frame, unsigned n, char *to)
 			spw__plat_discard(to, left);
 			continue;
 		}
+		if (done == -EBUSY) {
+			/* A child of a bare clone(2) has the page as well. Written to, it is ours alone. */
+			__atomic_fetch_or(from, 0, __ATOMIC_RELAXED);
+			continue;
+		}
 		if (done < 0)
 			spw__agent_die("cannot empty its staging pages", (int)-done);
 		to += done;

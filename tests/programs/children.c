@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * children bare | dropped: forks of a process whose pages are out, which libc does not announce (a bare clone(2)), or
+ * whose child may not open what the agent needs (its parent has given up root's privileges). Both sides check every page
+ * afterwards. Exit status 0, 1 (said what was wrong) or 77 (cannot be tested here).
+ */
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGE   4096u
+#define PAGES  (32u << 20 >> 12)
+#define ROUNDS 4u
+#define NOBODY 65534u
+
+static uint64_t *memory;
+
+static uint64_t word(uint32_t page, unsigned i)
+{
+	uint64_t z = ((uint64_t)page << 32 | i) * 0x9e3779b97f4a7c15ull;
+
+	/* Two thirds of a page compress. */
+	return i % 3 ? page : z ^ z >> 29;
+}
+
+static void fill(void)
+{
+	for (uint32_t p = 0; p < PAGES; p++) {
+		for (unsigned i = 0; i < PAGE / 8; i++)
+			memory[p * (PAGE / 8) + i] = word(p, i);
+	}
+}
+
+static int wrong(void)
+{
+	for (uint32_t p = 0; p < PAGES; p++) {
+		for (unsigned i = 0; i < PAGE / 8; i++) {
+			if (memory[p * (PAGE / 8) + i] != word(p, i))
+				return 1;
+		}
+	}
+	return 0;
+}
+
+static int round_of(int bare)
+{
+	pid_t child = bare ? (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0) : fork();
+	int status = 0;
+
+	if (!child)
+		_exit(wrong());
+	/* Written to while the child reads: pages move in and out on both sides. */
+	fill();
+	if (child < 0 || waitpid(child, &status, 0) != child || status) {
+		printf("the child ended with status 0x%x\n", (unsigned)status);
+		return 1;
+	}
+	if (wrong())
+		return puts("the parent has a wrong page"), 1;
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	int bare = argc == 2 && !strcmp(argv[1], "bare");
+
+	if (!bare && (argc != 2 || strcmp(argv[1], "dropped") != 0))
+		return 1;
+	memory = mmap(NULL, (size_t)PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED)
+		return 1;
+	fill();
+	if (!bare && (setgid(NOBODY) || setuid(NOBODY)))
+		return 77;
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		if (round_of(bare))
+			return 1;
+	}
+	return 0;
+}
