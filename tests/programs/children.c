@@ -47,13 +47,40 @@ static int wrong(void)
 	return 0;
 }
 
+/* Mappings change, and another child is made, before the first has all its pages: the last quarter moves. */
+static void change(void)
+{
+	size_t quarter = (size_t)PAGES / 4 * PAGE;
+	char *last = (char *)memory + 3 * quarter;
+	char *whole = mmap(NULL, 4 * quarter, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+	int status = 0;
+
+	if (!child)
+		_exit(wrong());
+	if (whole == MAP_FAILED || mremap(last, quarter, quarter, MREMAP_MAYMOVE | MREMAP_FIXED, whole) == MAP_FAILED ||
+	    mmap(last, quarter, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != last)
+		_exit(2);
+	for (size_t i = 0; i < quarter; i += PAGE) {
+		if (last[i])
+			_exit(3);
+	}
+	if (mremap(whole, quarter, quarter, MREMAP_MAYMOVE | MREMAP_FIXED, last) != last)
+		_exit(4);
+	if (child < 0 || waitpid(child, &status, 0) != child || status)
+		_exit(5);
+}
+
 static int round_of(int bare)
 {
 	pid_t child = bare ? (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0) : fork();
 	int status = 0;
 
-	if (!child)
+	if (!child) {
+		if (bare)
+			change();
 		_exit(wrong());
+	}
 	/* Written to while the child reads: pages move in and out on both sides. */
 	fill();
 	if (child < 0 || waitpid(child, &status, 0) != child || status) {

@@ -27,6 +27,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 struct spw__agent spw__agent;
 
@@ -151,7 +152,7 @@ static int open_uffd(struct spw__agent *a)
 
 	for (unsigned i = 0; i < 4 && ret < 0; i += step) {
 		a->features = tries[i];
-		ret = spw__uffd_open(&a->features);
+		ret = spw__uffd_open(&a->features, true);
 	}
 	a->uffd = ret;
 	return ret < 0 ? ret : 0;
@@ -352,6 +353,19 @@ void spw__agent_inherit(struct spw__agent *a)
 	a->rec = &a->ctl->proc[a->slot];
 	__atomic_store_n(&a->rec->pid, outer_pid(), __ATOMIC_RELEASE);
 	__atomic_add_fetch(&a->ctl->total.processes, 1, __ATOMIC_RELAXED);
+}
+
+static bool may_open(const char *path, int mode)
+{
+	long ret = spw__sys4(SYS_faccessat2, AT_FDCWD, path, mode, AT_EACCESS);
+
+	return ret == 0 || ret == -ENOSYS;
+}
+
+bool spw__agent_may_reopen(const struct spw__agent *a)
+{
+	/* The swap file is found beside the control region. */
+	return may_open("/proc/self/pagemap", R_OK) && (a->swap_fd < 0 || may_open(control_path, R_OK | W_OK));
 }
 
 int spw__agent_reopen(struct spw__agent *a)

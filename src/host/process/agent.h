@@ -128,6 +128,8 @@ int spw__agent_open(struct spw__agent *a);
 /* In a forked child: take the record that the parent reserved; open anew what the parent had open. */
 void spw__agent_inherit(struct spw__agent *a);
 int spw__agent_reopen(struct spw__agent *a);
+/* Whether a child of the calling thread would be allowed to reopen. Any thread, the program's too. */
+bool spw__agent_may_reopen(const struct spw__agent *a);
 /* In a forked child that inherits nothing: begin as after exec. */
 void spw__agent_restart(struct spw__agent *a);
 bool spw__agent_supervisor_dead(const struct spw__agent *a);

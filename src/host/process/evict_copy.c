@@ -42,25 +42,6 @@
 #define PM_OURS  (1ull << 63 | 1ull << 56) /* present, mapped once */
 #define PM_FILE  (1ull << 61)
 
-/*
- * Where the page that was at va when we began is now, by the events that are held. *dropped: the program gave it up on the
- * way.
- */
-static uint64_t place_now(const struct spw__copying *c, uint64_t va, bool *dropped)
-{
-	*dropped = false;
-	for (uint32_t i = 0; i < c->held.events; i++) {
-		const struct uffd_msg *m = &c->held.event[i];
-		uint64_t from = m->arg.remap.from;
-
-		if (m->event == UFFD_EVENT_REMAP && va >= from && va < from + m->arg.remap.len)
-			va = va - from + m->arg.remap.to;
-		else if (m->event == UFFD_EVENT_REMOVE || m->event == UFFD_EVENT_UNMAP)
-			*dropped |= va >= m->arg.remove.start && va < m->arg.remove.end;
-	}
-	return va;
-}
-
 /* A fault of the thread that takes the pages out: it must go on, or nothing here ends. */
 static void serve_own(struct spw__agent *a, const struct uffd_msg *m)
 {
@@ -76,7 +57,7 @@ static void serve_own(struct spw__agent *a, const struct uffd_msg *m)
 	}
 	/* What the program did not drop itself the kernel has, short of memory, since it was marked. */
 	for (uint64_t va = c->start; va < c->end; va += SPW_PAGE) {
-		if (place_now(c, va, &dropped) == page && !dropped)
+		if (spw__held_place(&c->held, va, &dropped) == page && !dropped)
 			from = spw__frame_at(&a->frames, c->first) + (va - c->start);
 	}
 	if (spw__uffd_copy_protected(a->uffd, (void *)(uintptr_t)page, from, SPW_PAGE) < 0)
@@ -173,7 +154,7 @@ static uint64_t look(const struct spw__agent *a, unsigned n, uint64_t *marked, u
 
 	*marked = 0;
 	for (unsigned i = 0; i < n; i++) {
-		at[i] = place_now(c, c->start + (uint64_t)i * SPW_PAGE, &dropped);
+		at[i] = spw__held_place(&c->held, c->start + (uint64_t)i * SPW_PAGE, &dropped);
 		uint64_t pm = page_map(a, at[i]);
 
 		if (!(pm & PM_THERE))

@@ -14,9 +14,10 @@
  * the agent's descriptors) for its userfaultfd and the log; then it is on its own and the parent's reclaimer thaws. The
  * parent's faults are served until the fork event, and from there on wait for the thaw.
  *
- * A child made by a bare clone(2), without libc's hooks, or for which there is no record left in the control region, gets all
- * its pages at once and runs uncapped. Without
- * CAP_SYS_PTRACE there is no fork event: then prepare() brings every page in first, and the child starts anew.
+ * Some children get all their pages at once and run uncapped: those made by a bare clone(2), without libc's hooks, those
+ * for which no record is left in the control region, and those of a program that has given up the privileges by which
+ * the agent opened its files. Without CAP_SYS_PTRACE there is no fork event: then prepare() brings every page in first,
+ * and the child starts anew.
  */
 #include "host/process/fork.h"
 #include "host/process/agent.h"
@@ -105,52 +106,108 @@ int spw__fork_init(struct spw__agent *a)
 	return (int)(ret ? ret : spw__sys2(SYS_listen, f->listen_fd, 4));
 }
 
-/* Every page that is out into the mm behind fd, for a side that will have no agent of the present state. */
-static void bring_all(struct spw__agent *a, int fd, bool ours)
+/* The page of e, at the frame it is in or restored into `page`. */
+static const void *bytes_of(struct spw__agent *a, spw_entry_t e, void *page)
 {
-	static char page[SPW_PAGE] __attribute__((aligned(SPW_PAGE)));
 	spw_slot_t where = SPW_SLOT_NONE;
+	uint32_t frame;
 
+	if (spw_cache_get(a->space, e, &frame) == 0)
+		return spw__frame_at(&a->frames, frame);
+	int ret = spw_load(a->space, a->fault_work, e, page, &where);
+
+	if (ret)
+		spw__agent_lost(e, where, -ret);
+	return page;
+}
+
+/* Every page that is out comes back, before a fork of which no event will tell. */
+static void bring_all(struct spw__agent *a)
+{
 	for (uint32_t i = 0; i < a->regions.count; i++) {
 		struct spw__region g = a->regions.at[i];
 
-		for (uint64_t va = g.start; (va = spw__pt_next_out(&a->pt, va, g.end)) < g.end; va += SPW_PAGE) {
+		for (uint64_t va = g.start; (va = spw__pt_next_out(&a->pt, va, g.end)) < g.end;) {
 			spw_entry_t e = spw__pt_lookup(&a->pt, va);
-			const void *from = page;
-			uint32_t frame;
-			int ret = 0;
+			long done = spw__uffd_copy(a->uffd, (void *)(uintptr_t)va, bytes_of(a, e, a->window), SPW_PAGE);
 
-			if (spw_cache_get(a->space, e, &frame) == 0)
-				from = spw__frame_at(&a->frames, frame);
-			else
-				ret = spw_load(a->space, a->fault_work, e, page, &where);
-			if (ret)
-				spw__agent_lost(e, where, -ret);
-			long done = spw__uffd_copy(fd, (void *)(uintptr_t)va, from, SPW_PAGE);
-
-			if (done == -ESRCH)
-				return;
 			if (done == -EAGAIN) {
 				spw__fault_drain(a);
 				spw__sys0(SYS_sched_yield);
-				va -= SPW_PAGE;
 				continue;
 			}
 			if (done < 0 && done != -EEXIST && done != -ENOENT)
-				spw__agent_die("cannot give a forked process its memory", (int)-done);
-			if (!ours)
-				continue;
+				spw__agent_die("cannot bring a page in before a fork", (int)-done);
 			spw_free(a->space, &e, 1);
 			spw__pt_came_in(&a->pt, va, 1);
+			va += SPW_PAGE;
 		}
 	}
 }
 
+static void give_all(struct spw__agent *a, int fd, struct spw__held *h);
+
+/* One message of a child that is being given its pages. Its faults end with the descriptor. */
+static void read_given(struct spw__agent *a, int fd, struct spw__held *h)
+{
+	struct uffd_msg m;
+
+	if (spw__sys3(SYS_read, fd, &m, sizeof(m)) != (long)sizeof(m) || m.event == UFFD_EVENT_PAGEFAULT)
+		return;
+	if (m.event == UFFD_EVENT_FORK) {
+		struct spw__held so_far = *h;
+
+		give_all(a, (int)m.arg.fork.ufd, &so_far);
+	} else {
+		spw__held_add(a, h, &m);
+	}
+}
+
+/* The page at va to where the child has it by now. 0, or -ESRCH: the child is gone. */
+static int give(struct spw__agent *a, int fd, struct spw__held *h, uint64_t va)
+{
+	for (;;) {
+		bool dropped;
+		void *to = (void *)(uintptr_t)spw__held_place(h, va, &dropped);
+
+		if (dropped)
+			return 0;
+		long done = spw__uffd_copy(fd, to, bytes_of(a, spw__pt_lookup(&a->pt, va), a->window), SPW_PAGE);
+
+		if (done > 0 || done == -EEXIST || done == -ENOENT)
+			return 0;
+		if (done == -ESRCH)
+			return -ESRCH;
+		if (done != -EAGAIN)
+			spw__agent_die("cannot give a forked process its memory", (int)-done);
+		read_given(a, fd, h);
+		spw__sys0(SYS_sched_yield);
+	}
+}
+
+/*
+ * Every page that is out to the child behind fd, which will have no agent; closes fd. The child runs meanwhile, and its
+ * changes of mappings wait to be read: h has those that were before.
+ */
+static void give_all(struct spw__agent *a, int fd, struct spw__held *h)
+{
+	int ret = 0;
+
+	for (uint32_t i = 0; i < a->regions.count && !ret; i++) {
+		struct spw__region g = a->regions.at[i];
+
+		for (uint64_t va = g.start; !ret && (va = spw__pt_next_out(&a->pt, va, g.end)) < g.end; va += SPW_PAGE)
+			ret = give(a, fd, h, va);
+	}
+	spw__sys1(SYS_close, fd);
+}
+
 void spw__fork_event(struct spw__agent *a, int fd)
 {
+	struct spw__held none = {.events = 0};
+
 	/* Not announced by libc: nobody in the child will take over. */
-	bring_all(a, fd, false);
-	spw__sys1(SYS_close, fd);
+	give_all(a, fd, &none);
 }
 
 /* Bring the page of e (or zeros) to va in the mm behind fd, by the log's leave. True if it was not there and is now. */
@@ -362,6 +419,7 @@ static void prepare(void)
 		return;
 	spw__unlock(&a->work);
 	f->forker = (int)spw__sys0(SYS_gettid);
+	f->able = spw__agent_may_reopen(a);
 	pass(f, SPW_FORK_PARK);
 	spw__reclaim_kick(a);
 	await(f, SPW_FORK_PARKED);
@@ -397,10 +455,10 @@ static void freeze(struct spw__agent *a)
 	/* What is left there (pages of ranges unmapped since) would be shared with the child, and then stuck. */
 	spw__frames_empty(a);
 	if (f->listen_fd < 0) {
-		bring_all(a, a->uffd, true);
+		bring_all(a);
 		return;
 	}
-	int slot = reserve_record(a);
+	int slot = f->able ? reserve_record(a) : -EACCES;
 	int ret = slot < 0 ? 0 : spw_fork_prepare(a->space, (unsigned)slot);
 
 	if (ret)

@@ -33,7 +33,8 @@ struct spw__fork {
 	unsigned child_slot;     /* record reserved for it */
 	int listen_fd;           /* where the child asks for its descriptor */
 	struct spw__forklog log; /* what happened while frozen; the child is told */
-	bool uncapped;           /* the child will be: no record is left for it */
+	bool able;               /* the child will be allowed to open what an agent needs; by F */
+	bool uncapped;           /* the child will be: it is not able, or no record is left for it */
 	bool told;               /* the log holds all that was before the fork event */
 	struct spw__held held;   /* the parent's faults after the fork event */
 	uint32_t ready;          /* A in the child: the agent stands; futex */

@@ -33,7 +33,7 @@ int spw__frames_reopen(struct spw__agent *a)
 
 	if (!a->move)
 		return 0;
-	a->spent_fd = spw__uffd_open(&features);
+	a->spent_fd = spw__uffd_open(&features, false); /* nothing ever faults there */
 	if (a->spent_fd < 0)
 		return a->spent_fd;
 	return spw__uffd_register(a->spent_fd, a->frames.spent, SPENT_BYTES, UFFDIO_REGISTER_MODE_WP);

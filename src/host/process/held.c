@@ -23,6 +23,21 @@ void spw__held_add(struct spw__agent *a, struct spw__held *h, const struct uffd_
 	}
 }
 
+uint64_t spw__held_place(const struct spw__held *h, uint64_t va, bool *dropped)
+{
+	*dropped = false;
+	for (uint32_t i = 0; i < h->events; i++) {
+		const struct uffd_msg *m = &h->event[i];
+		uint64_t from = m->arg.remap.from;
+
+		if (m->event == UFFD_EVENT_REMAP && va >= from && va < from + m->arg.remap.len)
+			va = va - from + m->arg.remap.to;
+		else if (m->event == UFFD_EVENT_REMOVE || m->event == UFFD_EVENT_UNMAP)
+			*dropped |= va >= m->arg.remove.start && va < m->arg.remove.end;
+	}
+	return va;
+}
+
 void spw__held_release(struct spw__agent *a, struct spw__held *h)
 {
 	for (uint32_t i = 0; i < h->events; i++)

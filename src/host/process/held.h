@@ -7,6 +7,7 @@
  * reads the userfaultfd at the time.
  */
 #include <linux/userfaultfd.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct spw__agent;
@@ -20,6 +21,10 @@ struct spw__held {
 };
 
 void spw__held_add(struct spw__agent *a, struct spw__held *h, const struct uffd_msg *m);
+/*
+ * Where the page that was at va when the first message was held is by now. *dropped: the program has given it up since.
+ */
+uint64_t spw__held_place(const struct spw__held *h, uint64_t va, bool *dropped);
 /* Handle the events in order, then let the threads fault again. Host lock held. */
 void spw__held_release(struct spw__agent *a, struct spw__held *h);
 

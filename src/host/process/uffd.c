@@ -4,7 +4,8 @@
  *
  * A descriptor that serves whole programs must also get the faults that the kernel takes on the program's behalf (a
  * read(2) into a page that is out). userfaultfd(2) gives that to CAP_SYS_PTRACE or when the sysctl allows it;
- * /dev/userfaultfd gives it to whoever may open the device. Both are tried, the device second.
+ * /dev/userfaultfd gives it to whoever may open the device. Both are tried, the device second. One without these faults
+ * is everybody's.
  */
 #include "host/process/uffd.h"
 #include "platform/sys.h"
@@ -16,16 +17,20 @@
 #ifndef USERFAULTFD_IOC_NEW
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
 #endif
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
 
-int spw__uffd_open(uint64_t *features)
+int spw__uffd_open(uint64_t *features, bool kernel_faults)
 {
-	long fd = spw__sys1(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	int flags = O_CLOEXEC | O_NONBLOCK | (kernel_faults ? 0 : UFFD_USER_MODE_ONLY);
+	long fd = spw__sys1(SYS_userfaultfd, flags);
 
 	if (fd < 0) {
 		long dev = spw__sys4(SYS_openat, AT_FDCWD, "/dev/userfaultfd", O_RDWR | O_CLOEXEC, 0);
 
 		if (dev >= 0) {
-			fd = spw__sys3(SYS_ioctl, dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+			fd = spw__sys3(SYS_ioctl, dev, USERFAULTFD_IOC_NEW, flags);
 			spw__sys1(SYS_close, dev);
 		}
 		if (fd < 0)
