@@ -12,6 +12,7 @@
  */
 #include "host/process/agent.h"
 #include "host/process/fork.h"
+#include "host/process/text.h"
 #include "host/process/uffd.h"
 #include "platform/linux.h"
 #include "platform/sys.h"
@@ -32,11 +33,6 @@
 struct spw__agent spw__agent;
 
 static char control_path[64];
-
-static int open_path(const char *path, int flags)
-{
-	return (int)spw__sys4(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0);
-}
 
 uint64_t spw__agent_target(const struct spw__agent *a)
 {
@@ -166,24 +162,16 @@ static struct spw_work *make_work(struct spw__agent *a)
 	return mem && spw_work_init(a->space, mem, &w) == 0 ? w : NULL;
 }
 
-/* The swap file of `spillway run`, as a description of our own. */
+/* The swap file of `spillway run`, as a description of our own. It is found beside the control region. */
 static int open_swap(const struct spw_ctl *c)
 {
-	char path[64];
+	char folder[sizeof(control_path)];
 
-	memcpy(path, control_path, sizeof(path));
-	char *p = strrchr(path, '/') + 1;
-	char digits[12];
-	int n = 0;
+	memcpy(folder, control_path, sizeof(folder));
+	strrchr(folder, '/')[1] = 0;
+	int fd = spw__open_numbered(folder, (uint64_t)c->swap_fd, "", O_RDWR | O_DIRECT);
 
-	for (int v = c->swap_fd; v || !n; v /= 10)
-		digits[n++] = (char)('0' + v % 10);
-	while (n > 0)
-		*p++ = digits[--n];
-	*p = 0;
-	int fd = open_path(path, O_RDWR | O_DIRECT);
-
-	return fd == -EINVAL ? open_path(path, O_RDWR) : fd;
+	return fd == -EINVAL ? spw__open_numbered(folder, (uint64_t)c->swap_fd, "", O_RDWR) : fd;
 }
 
 static struct spw_file_shared *file_shared(struct spw_ctl *c)
@@ -238,7 +226,7 @@ static int arm(struct spw__agent *a)
 	if (ret)
 		return ret;
 	a->move = a->features & UFFD_FEATURE_MOVE && a->ctl->evict != SPW_EVICT_WP;
-	a->pagemap_fd = open_path("/proc/self/pagemap", O_RDONLY);
+	a->pagemap_fd = spw__open("/proc/self/pagemap", O_RDONLY);
 	if (a->pagemap_fd < 0)
 		return a->pagemap_fd;
 	ret = make_space(a);
@@ -269,25 +257,20 @@ int spw__agent_arm(struct spw__agent *a)
 	return ret;
 }
 
-/* Field 22 of /proc/self/stat, behind the name in brackets. */
+/* Field 22 of /proc/self/stat. */
 static uint64_t start_time(void)
 {
 	char text[512];
-	int fd = open_path("/proc/self/stat", O_RDONLY);
+	int fd = spw__open("/proc/self/stat", O_RDONLY);
 	long n = spw__sys3(SYS_read, fd, text, sizeof(text) - 1);
-	uint64_t v = 0;
 
 	spw__sys1(SYS_close, fd);
 	if (n <= 0)
 		return 0;
 	text[n] = 0;
-	const char *p = strrchr(text, ')');
+	const char *field = spw__stat_field(text, 22);
 
-	for (int field = 2; p && field < 22; field++)
-		p = strchr(p + 1, ' ');
-	for (p = p ? p + 1 : ""; *p >= '0' && *p <= '9'; p++)
-		v = v * 10 + (uint64_t)(*p - '0');
-	return v;
+	return field ? spw__number_at(field) : 0;
 }
 
 static void fill_record(struct spw_ctl_proc *r)
@@ -300,11 +283,10 @@ static void fill_record(struct spw_ctl_proc *r)
 static int32_t outer_pid(void)
 {
 	char text[16] = "";
-	int32_t pid = 0;
 
 	spw__sys4(SYS_readlinkat, AT_FDCWD, "/proc/self", text, sizeof(text) - 1);
-	for (const char *p = text; *p >= '0' && *p <= '9'; p++)
-		pid = pid * 10 + (*p - '0');
+	int32_t pid = (int32_t)spw__number_at(text);
+
 	return pid ? pid : (int32_t)spw__sys0(SYS_getpid);
 }
 
@@ -364,7 +346,6 @@ static bool may_open(const char *path, int mode)
 
 bool spw__agent_may_reopen(const struct spw__agent *a)
 {
-	/* The swap file is found beside the control region. */
 	return may_open("/proc/self/pagemap", R_OK) && (a->swap_fd < 0 || may_open(control_path, R_OK | W_OK));
 }
 
@@ -377,8 +358,8 @@ int spw__agent_reopen(struct spw__agent *a)
 			return a->swap_fd;
 		spw__file_io_set_fd(&a->file_io, a->swap_fd);
 	}
-	a->pagemap_fd = open_path("/proc/self/pagemap", O_RDONLY);
-	a->regions.maps_fd = open_path("/proc/self/maps", O_RDONLY);
+	a->pagemap_fd = spw__open("/proc/self/pagemap", O_RDONLY);
+	a->regions.maps_fd = spw__open("/proc/self/maps", O_RDONLY);
 	if (a->pagemap_fd < 0 || a->regions.maps_fd < 0)
 		return -EIO;
 	return spw__agent_open(a);
@@ -387,7 +368,7 @@ int spw__agent_reopen(struct spw__agent *a)
 /* The thread's descriptors that do not depend on arming. */
 int spw__agent_open(struct spw__agent *a)
 {
-	a->statm_fd = open_path("/proc/self/statm", O_RDONLY);
+	a->statm_fd = spw__open("/proc/self/statm", O_RDONLY);
 	a->supervisor_fd = (int)spw__sys2(SYS_pidfd_open, a->ctl->supervisor_pid, 0);
 	return a->statm_fd < 0 ? a->statm_fd : 0;
 }
@@ -395,7 +376,7 @@ int spw__agent_open(struct spw__agent *a)
 static int attach(struct spw__agent *a)
 {
 	struct stat st;
-	int fd = open_path(control_path, O_RDWR);
+	int fd = spw__open(control_path, O_RDWR);
 
 	if (fd < 0)
 		return fd;
@@ -443,7 +424,7 @@ static __attribute__((constructor)) void begin(void)
 {
 	const char *path = getenv(SPW_CTL_ENV);
 
-	if (!path || strlen(path) >= sizeof(control_path))
+	if (!path || *path != '/' || strlen(path) >= sizeof(control_path))
 		return;
 	memcpy(control_path, path, strlen(path) + 1);
 	if (spw__thread_start(first_thread, &spw__agent, 1) >= 0)

@@ -21,6 +21,7 @@
  */
 #include "host/process/fork.h"
 #include "host/process/agent.h"
+#include "host/process/text.h"
 #include "host/process/uffd.h"
 #include "platform/platform.h"
 #include "platform/sys.h"
@@ -77,11 +78,9 @@ static socklen_t address(struct sockaddr_un *un, uint64_t pid, uint64_t nonce)
 	*un = (struct sockaddr_un){.sun_family = AF_UNIX};
 	memcpy(un->sun_path + n, prefix, sizeof(prefix) - 1);
 	n += sizeof(prefix) - 1;
-	for (uint64_t v = pid; v; v /= 10)
-		un->sun_path[n++] = (char)('0' + v % 10);
+	n += spw__put_number(un->sun_path + n, sizeof(un->sun_path) - n, pid, 10);
 	un->sun_path[n++] = '-';
-	for (unsigned i = 0; i < 16; i++)
-		un->sun_path[n++] = (char)('a' + (nonce >> (4 * i) & 15));
+	n += spw__put_number(un->sun_path + n, sizeof(un->sun_path) - n, nonce, 16);
 	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
 }
 

@@ -21,6 +21,7 @@
  */
 #include "host/process/place.h"
 #include "host/process/agent.h"
+#include "host/process/text.h"
 #include "platform/linux.h"
 #include "platform/sys.h"
 
@@ -45,15 +46,7 @@ static long set_policy(int tid, int policy)
 /* A file of one of our threads: "/stat" or "/schedstat". */
 static int open_file(uint32_t tid, const char *name)
 {
-	char path[48] = "/proc/self/task/", digits[10];
-	size_t at = strlen(path), n = 0;
-
-	for (; tid; tid /= 10)
-		digits[n++] = (char)('0' + tid % 10);
-	while (n > 0)
-		path[at++] = digits[--n];
-	memcpy(path + at, name, strlen(name) + 1);
-	return (int)spw__sys4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+	return spw__open_numbered("/proc/self/task/", tid, name, O_RDONLY);
 }
 
 /* Fields 3 (state) and 39 (CPU that the thread ran on last). False if the thread is gone. */
@@ -65,30 +58,22 @@ static bool read_stat(int fd, char *state, int *cpu)
 	if (got <= 0)
 		return false;
 	text[got] = 0;
-	const char *p = strrchr(text, ')');
+	const char *field_3 = spw__stat_field(text, 3), *field_39 = spw__stat_field(text, 39);
 
-	if (!p || p[1] != ' ')
+	if (!field_39)
 		return false;
-	*state = p[2];
-	for (int field = 2; p && field < 39; field++)
-		p = strchr(p + 1, ' ');
-	if (!p)
-		return false;
-	for (*cpu = 0; *++p >= '0' && *p <= '9';)
-		*cpu = *cpu * 10 + (*p - '0');
+	*state = *field_3;
+	*cpu = (int)spw__number_at(field_39);
 	return true;
 }
 
 /* The time that the handler has run, ns: the first number of its schedstat. */
 static uint64_t time_run(const struct spw__place *p)
 {
-	char text[64];
-	long got = spw__sys4(SYS_pread64, p->handler_sched_fd, text, sizeof(text), 0);
-	uint64_t ns = 0;
+	char text[64] = "";
 
-	for (long i = 0; i < got && text[i] >= '0' && text[i] <= '9'; i++)
-		ns = ns * 10 + (uint64_t)(text[i] - '0');
-	return ns;
+	spw__sys4(SYS_pread64, p->handler_sched_fd, text, sizeof(text) - 1, 0);
+	return spw__number_at(text);
 }
 
 /* Runnable at two looks, and not having run in between, it starves. Reclaimer only. */

@@ -10,6 +10,7 @@
  * has been confirmed.
  */
 #include "host/process/agent.h"
+#include "host/process/text.h"
 #include "platform/platform.h"
 #include "platform/sys.h"
 #include "tier/zswap.h"
@@ -44,32 +45,23 @@ static uint64_t margin(uint64_t target)
 /* Two numbers of /proc/self/statm: size and resident, in pages. */
 static void read_statm(struct spw__agent *a, uint64_t *size, uint64_t *resident)
 {
-	char text[128];
-	long n = spw__sys4(SYS_pread64, a->statm_fd, text, sizeof(text) - 1, 0);
-	uint64_t v[2] = {0, 0};
-	unsigned i = 0;
+	char text[128] = "";
 
-	for (long at = 0; at < n && i < 2; at++) {
-		if (text[at] == ' ')
-			i++;
-		else
-			v[i] = v[i] * 10 + (uint64_t)(text[at] - '0');
-	}
-	*size = v[0];
-	*resident = v[1];
+	spw__sys4(SYS_pread64, a->statm_fd, text, sizeof(text) - 1, 0);
+	const char *second = strchr(text, ' ');
+
+	*size = spw__number_at(text);
+	*resident = second ? spw__number_at(second + 1) : 0;
 }
 
 /* The number behind a name in /proc/self/smaps_rollup, bytes. */
 static uint64_t rollup(const char *text, const char *name)
 {
 	const char *p = strstr(text, name);
-	uint64_t v = 0;
 
 	for (p = p ? p + strlen(name) : ""; *p == ' '; p++)
 		;
-	for (; *p >= '0' && *p <= '9'; p++)
-		v = v * 10 + (uint64_t)(*p - '0');
-	return v << 10;
+	return spw__number_at(p) << 10;
 }
 
 /* After a fork, pages that both sides hold are resident in both: count each side's part. The kernel has to walk for it. */
@@ -80,7 +72,7 @@ static void measure_shared(struct spw__agent *a)
 
 	if (began < a->shared_next)
 		return;
-	long fd = spw__sys4(SYS_openat, AT_FDCWD, "/proc/self/smaps_rollup", O_RDONLY | O_CLOEXEC, 0);
+	int fd = spw__open("/proc/self/smaps_rollup", O_RDONLY);
 	long n = spw__sys3(SYS_read, fd, text, sizeof(text) - 1);
 
 	spw__sys1(SYS_close, fd);

@@ -9,6 +9,7 @@
  * kernel refuses to move pages out of, and eviction asks the kernel again, atomically, page by page.
  */
 #include "host/process/regions.h"
+#include "host/process/text.h"
 #include "host/process/uffd.h"
 #include "platform/linux.h"
 #include "platform/sys.h"
@@ -28,7 +29,7 @@ int spw__regions_init(struct spw__regions *r)
 	r->text = spw__plat_reserve(TEXT_BYTES);
 	if (!r->at || !r->text)
 		return -ENOMEM;
-	r->maps_fd = (int)spw__sys4(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+	r->maps_fd = spw__open("/proc/self/maps", O_RDONLY);
 	return r->maps_fd < 0 ? r->maps_fd : 0;
 }
 
@@ -286,7 +287,7 @@ int spw__regions_lost(struct spw__regions *r, int uffd, bool wiped,
 		      void (*lose)(void *ctx, uint64_t start, uint64_t end), void *ctx)
 {
 	struct lost l = {.r = r, .uffd = uffd, .lose = lose, .ctx = ctx};
-	int fd = wiped ? (int)spw__sys4(SYS_openat, AT_FDCWD, "/proc/self/smaps", O_RDONLY | O_CLOEXEC, 0) : r->maps_fd;
+	int fd = wiped ? spw__open("/proc/self/smaps", O_RDONLY) : r->maps_fd;
 
 	if (fd < 0)
 		return fd;

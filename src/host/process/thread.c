@@ -13,6 +13,7 @@
  * would write errno at a negative offset from %fs. Both find room in the block; nothing else of it is used.
  */
 #include "host/process/thread.h"
+#include "host/process/text.h"
 #include "platform/platform.h"
 #include "platform/sys.h"
 
@@ -164,30 +165,11 @@ void spw__wake_all(uint32_t *word)
 	spw__sys3(SYS_futex, word, FUTEX_WAKE, 1 << 30);
 }
 
-static size_t put_number(char *out, size_t room, uint64_t v, unsigned base)
-{
-	char tmp[24];
-	size_t n = 0;
-
-	do {
-		tmp[n++] = "0123456789abcdef"[v % base];
-		v /= base;
-	} while (v);
-	size_t len = n < room ? n : room;
-
-	for (size_t i = 0; i < len; i++)
-		out[i] = tmp[n - 1 - i];
-	return len;
-}
-
-static char say_to[32] = "/proc/self/fd/2";
+static int say_to; /* pid, 0 = this process */
 
 void spw__say_through(int pid)
 {
-	size_t n = 6;
-
-	n += put_number(say_to + n, 10, (uint64_t)pid, 10);
-	memcpy(say_to + n, "/fd/2", 6);
+	say_to = pid;
 }
 
 void spw__say(const char *fmt, ...)
@@ -209,13 +191,15 @@ void spw__say(const char *fmt, ...)
 			while (*s && n < room)
 				line[n++] = *s++;
 		} else {
-			n += put_number(line + n, room - n, va_arg(ap, uint64_t), *fmt == 'x' ? 16 : 10);
+			n += spw__put_number(line + n, room - n, va_arg(ap, uint64_t), *fmt == 'x' ? 16 : 10);
 		}
 	}
 	va_end(ap);
 	line[n++] = '\n';
 	/* Opened for each line: a descriptor kept would hold the reader of a pipe that the program has closed. */
-	long fd = spw__sys4(SYS_openat, AT_FDCWD, say_to, O_WRONLY | O_APPEND | O_NOCTTY | O_CLOEXEC, 0);
+	int flags = O_WRONLY | O_APPEND | O_NOCTTY;
+	int fd = say_to ? spw__open_numbered("/proc/", (uint64_t)say_to, "/fd/2", flags)
+			: spw__open("/proc/self/fd/2", flags);
 
 	if (fd < 0)
 		return;

@@ -8,6 +8,7 @@
  * is everybody's.
  */
 #include "host/process/uffd.h"
+#include "host/process/text.h"
 #include "platform/sys.h"
 #include "space/entry.h"
 
@@ -27,7 +28,7 @@ int spw__uffd_open(uint64_t *features, bool kernel_faults)
 	long fd = spw__sys1(SYS_userfaultfd, flags);
 
 	if (fd < 0) {
-		long dev = spw__sys4(SYS_openat, AT_FDCWD, "/dev/userfaultfd", O_RDWR | O_CLOEXEC, 0);
+		int dev = spw__open("/dev/userfaultfd", O_RDWR);
 
 		if (dev >= 0) {
 			fd = spw__sys3(SYS_ioctl, dev, USERFAULTFD_IOC_NEW, flags);
