@@ -271,19 +271,30 @@ static void read_own(struct spw__agent *a)
 
 	if (spw__sys3(SYS_read, a->uffd, &m, sizeof(m)) != (long)sizeof(m))
 		return;
-	if (m.event == UFFD_EVENT_FORK && f->uncapped) {
-		spw__fork_event(a, (int)m.arg.fork.ufd);
-		finish(a);
-	} else if (m.event == UFFD_EVENT_FORK && f->child_fd < 0)
+	bool copied = f->child_fd >= 0;
+
+	switch (m.event) {
+	case UFFD_EVENT_FORK:
+		if (copied) {
+			spw__held_add(a, &f->held, &m); /* another's, by a bare clone(2) */
+			break;
+		}
 		f->child_fd = (int)m.arg.fork.ufd;
-	else if (m.event == UFFD_EVENT_FORK || (m.event == UFFD_EVENT_PAGEFAULT && f->child_fd >= 0))
-		spw__held_add(a, &f->held, &m);
-	else if (m.event != UFFD_EVENT_PAGEFAULT)
-		spw__forklog_event(a, &f->log, &m, f->child_fd < 0);
-	else if (spw__forklog_full(&f->log) && (int)m.arg.pagefault.feat.ptid != f->forker)
-		spw__held_add(a, &f->held, &m);
-	else
-		serve_early(a, spw__msg_page(&m));
+		if (f->uncapped) {
+			spw__fork_event(a, f->child_fd);
+			f->child_fd = -1;
+			finish(a);
+		}
+		break;
+	case UFFD_EVENT_PAGEFAULT:
+		if (copied || (spw__forklog_full(&f->log) && (int)m.arg.pagefault.feat.ptid != f->forker))
+			spw__held_add(a, &f->held, &m);
+		else
+			serve_early(a, spw__msg_page(&m));
+		break;
+	default:
+		spw__forklog_event(a, &f->log, &m, !copied);
+	}
 }
 
 static void read_child(struct spw__agent *a)
@@ -473,6 +484,7 @@ static void freeze(struct spw__agent *a)
 static void thaw(struct spw__agent *a)
 {
 	struct spw__fork *f = &a->fork;
+
 	a->family = true;
 	if (f->listen_fd < 0)
 		return;
@@ -560,15 +572,11 @@ __attribute__((visibility("default"))) int madvise(void *p, size_t len, int advi
 static void lose(void *agent, uint64_t start, uint64_t end)
 {
 	struct spw__agent *a = agent;
-	const struct spw__region *g;
 
-	for (uint64_t va = start; va < end && (g = spw__regions_at(&a->regions, va)) != NULL && g->start < end;) {
-		uint64_t from = g->start > va ? g->start : va, to = g->end < end ? g->end : end;
-
+	for (uint64_t from = start, to = end; spw__regions_next(&a->regions, &from, &to); from = to, to = end) {
 		spw__pt_free_range(&a->pt, from, to);
 		/* Found again by the next scan if it is there. */
 		spw__regions_cut(&a->regions, from, to);
-		va = to;
 	}
 }
 

@@ -22,13 +22,20 @@ static bool within(uint64_t va, uint64_t start, uint64_t end)
 	return va >= start && va < end;
 }
 
-void spw__forklog_event(struct spw__agent *a, struct spw__forklog *l, const struct uffd_msg *m, bool before)
+static struct spw__forklog_item *append(struct spw__forklog *l, uint32_t what, bool before)
 {
 	if (l->count == SPW_FORKLOG)
-		spw__agent_die("saw too many mapping changes during a fork", 0);
+		spw__agent_die("saw too many changes of memory during a fork", 0);
 	struct spw__forklog_item *i = &l->item[l->count++];
 
-	*i = (struct spw__forklog_item){.what = m->event, .before = before};
+	*i = (struct spw__forklog_item){.what = what, .before = before};
+	return i;
+}
+
+void spw__forklog_event(struct spw__agent *a, struct spw__forklog *l, const struct uffd_msg *m, bool before)
+{
+	struct spw__forklog_item *i = append(l, m->event, before);
+
 	if (m->event == UFFD_EVENT_REMAP) {
 		i->start = m->arg.remap.from;
 		i->end = m->arg.remap.from + m->arg.remap.len;
@@ -45,11 +52,11 @@ void spw__forklog_placed(struct spw__forklog *l, uint64_t va, bool before)
 {
 	struct spw__forklog_item *last = l->count ? &l->item[l->count - 1] : NULL;
 
-	if (last && last->what == UFFD_EVENT_PAGEFAULT && last->end == va && last->before == before)
-		last->end = va + SPW_PAGE;
-	else
-		l->item[l->count++] = (struct spw__forklog_item){
-			.what = UFFD_EVENT_PAGEFAULT, .before = before, .start = va, .end = va + SPW_PAGE};
+	if (!last || last->what != UFFD_EVENT_PAGEFAULT || last->end != va || last->before != before) {
+		last = append(l, UFFD_EVENT_PAGEFAULT, before);
+		last->start = va;
+	}
+	last->end = va + SPW_PAGE;
 }
 
 bool spw__forklog_there(const struct spw__forklog *l, uint64_t va)
@@ -153,16 +160,11 @@ void spw__forklog_settle(struct spw__agent *a, const struct spw__forklog *l)
 /* Pieces of an unmapped range that were ours and are no longer registered. */
 static void inherit_unmap(struct spw__agent *a, uint64_t start, uint64_t end)
 {
-	const struct spw__region *g;
-
-	for (uint64_t va = start; va < end && (g = spw__regions_at(&a->regions, va)) != NULL && g->start < end;) {
-		uint64_t from = g->start > va ? g->start : va, to = g->end < end ? g->end : end;
-
+	for (uint64_t from = start, to = end; spw__regions_next(&a->regions, &from, &to); from = to, to = end) {
 		if (!spw__uffd_registered(a->uffd, from)) {
 			spw__pt_free_range(&a->pt, from, to);
 			spw__regions_cut(&a->regions, from, to);
 		}
-		va = to;
 	}
 }
 

@@ -29,7 +29,7 @@ struct spw__forklog {
 
 /* A mapping event. */
 void spw__forklog_event(struct spw__agent *a, struct spw__forklog *l, const struct uffd_msg *m, bool before);
-/* A page has been put in place, in the parent before the fork event, in the child after it. There must be room. */
+/* A page has been put in place, in the parent before the fork event, in the child after it. */
 void spw__forklog_placed(struct spw__forklog *l, uint64_t va, bool before);
 /* Room is kept for events, which cannot be refused. */
 static inline bool spw__forklog_full(const struct spw__forklog *l)

@@ -63,6 +63,17 @@ bool spw__regions_cover(const struct spw__regions *r, uint64_t start, uint64_t e
 	return g && g->start <= start && g->end >= end;
 }
 
+bool spw__regions_next(const struct spw__regions *r, uint64_t *from, uint64_t *to)
+{
+	const struct spw__region *g = *from < *to ? spw__regions_at(r, *from) : NULL;
+
+	if (!g || g->start >= *to)
+		return false;
+	*from = g->start > *from ? g->start : *from;
+	*to = g->end < *to ? g->end : *to;
+	return true;
+}
+
 static void remove_at(struct spw__regions *r, uint32_t i, uint32_t n)
 {
 	memmove(&r->at[i], &r->at[i + n], (r->count - i - n) * sizeof(*r->at));

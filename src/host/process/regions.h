@@ -28,6 +28,11 @@ void spw__regions_cut(struct spw__regions *r, uint64_t start, uint64_t end);
 /* The region that holds va, or the first one after it; NULL if none. */
 const struct spw__region *spw__regions_at(const struct spw__regions *r, uint64_t va);
 bool spw__regions_cover(const struct spw__regions *r, uint64_t start, uint64_t end);
+/*
+ * The next piece of a region in [*from, *to): true, and *from and *to are its ends. A walk goes on from there, with *to the
+ * end of the whole again. The piece may be cut meanwhile.
+ */
+bool spw__regions_next(const struct spw__regions *r, uint64_t *from, uint64_t *to);
 
 /*
  * Read the process's map and call take(ctx, start, end, next) for every manageable range that is not covered; next is
