@@ -225,16 +225,23 @@ static unsigned serve_stored(struct spw__agent *a, uint64_t va, spw_entry_t e)
 	return have;
 }
 
-/* Returns the pages from va on whose waiters are to be woken, be it to fault again. */
-static unsigned serve(struct spw__agent *a, uint64_t va, bool may_wait)
+/* The pages whose waiters are to be woken, be it to fault again. */
+struct served {
+	uint64_t va;
+	unsigned pages;
+};
+
+/* A missing page was asked for. may_wait: for room; the lock is let go meanwhile. */
+static struct served serve(struct spw__agent *a, uint64_t va, bool may_wait)
 {
+	const struct served again = {va, 1};
 	uint64_t began = spw__plat_now_ns();
 
 	if (may_wait && !wait_for_room(a, va))
-		return 1;
+		return again;
 	/* Begun while we waited: pages that are neither there nor known to be out must not be taken for untouched ones. */
 	if (spw__copy_under_way(a))
-		return 1;
+		return again;
 	spw_entry_t e = spw__pt_lookup(&a->pt, va);
 	enum spw_kind kind = e.idx == SPW_ENTRY_NONE ? SPW_FREE : spw_kind(a->space, e);
 	unsigned pages = 0, zeros = 0;
@@ -248,75 +255,76 @@ static unsigned serve(struct spw__agent *a, uint64_t va, bool may_wait)
 		pages = serve_stored(a, va, e);
 	if (pages)
 		count_fault(a, began, pages);
-	return pages + zeros ? pages + zeros : 1;
+	return pages + zeros ? (struct served){va, pages + zeros} : again;
 }
 
-static void wake(struct spw__agent *a, uint64_t va, unsigned pages)
+static void wake(struct spw__agent *a, struct served s)
 {
-	if (pages)
-		spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, (size_t)pages * SPW_PAGE);
+	if (s.pages)
+		spw__uffd_wake(a->uffd, (void *)(uintptr_t)s.va, (size_t)s.pages * SPW_PAGE);
 }
 
 void spw__fault_serve(struct spw__agent *a, uint64_t va)
 {
-	wake(a, va, serve(a, va, false));
+	wake(a, serve(a, va, false));
 }
 
-/*
- * One message, if there is one. may_wait: the caller is the handler thread's loop, and waited: it has found none before. For a
- * fault, the pages from *va on whose waiters the caller has to wake are in *pages.
- */
-static bool read_one(struct spw__agent *a, bool may_wait, bool waited, uint64_t *va, unsigned *pages)
+/* False: none is there. */
+static bool read_one(struct spw__agent *a, struct uffd_msg *m)
 {
-	struct uffd_msg m;
-	long n = spw__sys3(SYS_read, a->uffd, &m, sizeof(m));
+	return spw__sys3(SYS_read, a->uffd, m, sizeof(*m)) == (long)sizeof(*m);
+}
 
-	*pages = 0;
-	if (n != (long)sizeof(m))
-		return false;
-	if (spw__copy_holds(a, &m))
-		return true;
-	*va = spw__msg_page(&m);
-	if (m.event != UFFD_EVENT_PAGEFAULT) {
-		spw__event(a, &m);
-	} else if (m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) {
-		/* A page that was on its way out and stayed. */
-		spw__uffd_protect(a->uffd, (void *)(uintptr_t)*va, SPW_PAGE, 0);
-	} else {
-		if (may_wait)
-			spw__place_fault(a, m.arg.pagefault.feat.ptid, waited);
-		*pages = serve(a, *va, may_wait);
+/* Returns what the caller has to wake. */
+static struct served handle(struct spw__agent *a, const struct uffd_msg *m, bool may_wait)
+{
+	const struct served nobody = {0, 0};
+
+	if (spw__copy_holds(a, m))
+		return nobody;
+	if (m->event != UFFD_EVENT_PAGEFAULT) {
+		spw__event(a, m);
+		return nobody;
 	}
-	return true;
+	uint64_t va = spw__msg_page(m);
+
+	if (!(m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP))
+		return serve(a, va, may_wait);
+	/* A page that was on its way out and stayed. This wakes. */
+	spw__uffd_protect(a->uffd, (void *)(uintptr_t)va, SPW_PAGE, 0);
+	return nobody;
 }
 
 void spw__fault_drain(struct spw__agent *a)
 {
-	uint64_t va;
-	unsigned pages;
+	struct uffd_msg m;
 
-	while (read_one(a, false, false, &va, &pages))
-		wake(a, va, pages);
+	while (read_one(a, &m))
+		wake(a, handle(a, &m, false));
 }
 
 int spw__fault_thread(void *agent)
 {
 	struct spw__agent *a = agent;
 	struct pollfd p = {.fd = a->uffd, .events = POLLIN};
-	uint64_t va;
-	unsigned pages;
+	struct served s = {0, 0};
+	struct uffd_msg m;
 
 	spw__place_init(a);
 	for (bool waited = false;;) {
 		/* Now, while the program's thread waits: once it runs, a handler on its CPU does not. */
 		spw__reclaim_here(a);
 		lock_thawed(a);
-		bool got = read_one(a, true, waited, &va, &pages);
+		bool got = read_one(a, &m);
 
+		if (got && m.event == UFFD_EVENT_PAGEFAULT)
+			spw__place_fault(a, m.arg.pagefault.feat.ptid, waited);
+		if (got)
+			s = handle(a, &m, true);
 		spw__unlock(&a->lock);
 		/* And for that reason holding no lock. */
 		if (got)
-			wake(a, va, pages);
+			wake(a, s);
 		else
 			spw__sys3(SYS_poll, &p, 1, POLL_MS);
 		waited = !got;
