@@ -47,7 +47,7 @@ static size_t log_bytes(const struct spw__forklog *l)
 	return offsetof(struct spw__forklog, item) + l->count * sizeof(l->item[0]);
 }
 
-static uint32_t state(struct spw__fork *f)
+static uint32_t state(const struct spw__fork *f)
 {
 	return __atomic_load_n(&f->state, __ATOMIC_ACQUIRE);
 }
@@ -64,9 +64,14 @@ static void await(struct spw__fork *f, enum spw__fork_state want)
 		spw__wait(&f->state, now, 1000000000);
 }
 
-bool spw__fork_frozen(struct spw__agent *a)
+bool spw__fork_frozen(const struct spw__agent *a)
 {
 	return state(&a->fork) >= SPW_FORK_FROZEN;
+}
+
+bool spw__fork_wanted(const struct spw__agent *a)
+{
+	return state(&a->fork) != SPW_FORK_NONE;
 }
 
 /* The parent's address: abstract, so that nothing has to be removed. */
@@ -504,7 +509,10 @@ void spw__fork_park(struct spw__agent *a)
 
 	if (state(f) != SPW_FORK_PARK)
 		return;
-	spw__place_free(a); /* nobody watches it meanwhile */
+	/* Nobody watches the handler meanwhile. Once the lock was ours, it has seen the fork and binds itself no more. */
+	spw__lock(&a->lock);
+	spw__place_free(a);
+	spw__unlock(&a->lock);
 	pass(f, SPW_FORK_PARKED);
 	await(f, SPW_FORK_FREEZE);
 	spw__lock(&a->lock);
@@ -604,6 +612,8 @@ static int child_thread(void *agent)
 	ret = spw__frames_reopen(a);
 	ret = ret ? ret : spw__fork_init(a);
 	a->reclaim_tid = (int)spw__sys0(SYS_gettid);
+	/* The program may have given up, since the last time, what it takes. */
+	spw__place_ask(a);
 	if (ret == 0)
 		ret = spw__thread_start(spw__fault_thread, a, 0);
 	if (ret < 0)

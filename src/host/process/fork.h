@@ -47,7 +47,9 @@ void spw__fork_watch(void);
 int spw__fork_init(struct spw__agent *a);
 /* While frozen, the handler thread runs this instead of its own loop. Host lock not held. */
 void spw__fork_serve(struct spw__agent *a);
-bool spw__fork_frozen(struct spw__agent *a);
+bool spw__fork_frozen(const struct spw__agent *a);
+/* A fork is under way or asked for. Any thread. */
+bool spw__fork_wanted(const struct spw__agent *a);
 /* The reclaimer's part, when a fork has been asked for; agent.work held. Returns when the fork is over. */
 void spw__fork_park(struct spw__agent *a);
 #endif

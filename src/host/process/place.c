@@ -136,7 +136,8 @@ void spw__place_init(struct spw__agent *a)
 	a->place.handler_tid = (int)spw__sys0(SYS_gettid);
 	a->place.handler_stat_fd = open_file((uint32_t)a->place.handler_tid, "/stat");
 	a->place.handler_sched_fd = open_file((uint32_t)a->place.handler_tid, "/schedstat");
-	spw__sys3(SYS_sched_getaffinity, 0, sizeof(a->place.any), a->place.any);
+	if (spw__sys3(SYS_sched_getaffinity, 0, sizeof(a->place.any), a->place.any) < 0)
+		a->place.allowed = PLACE_NO; /* more CPUs than there are bits */
 	spw__plat_stuck = rescue;
 	watch_reads(false);
 }
@@ -151,15 +152,20 @@ static void allow(int tid, const uint64_t *cpus)
 	spw__sys3(SYS_sched_setaffinity, tid, SPW_PLACE_WORDS * sizeof(*cpus), cpus);
 }
 
+static void anywhere(struct spw__place *p)
+{
+	set_policy(p->handler_tid, SCHED_NORMAL);
+	allow(p->handler_tid, p->any);
+	allow(spw__agent.reclaim_tid, p->any);
+	watch_reads(false);
+}
+
 /* False: it was free. */
 static bool release(struct spw__place *p)
 {
 	if (__atomic_exchange_n(&p->bound, -1, __ATOMIC_ACQ_REL) < 0)
 		return false;
-	set_policy(p->handler_tid, SCHED_NORMAL);
-	allow(p->handler_tid, p->any);
-	allow(spw__agent.reclaim_tid, p->any);
-	watch_reads(false);
+	anywhere(p);
 	return true;
 }
 
@@ -169,13 +175,14 @@ void spw__place_free(struct spw__agent *a)
 
 	if (!release(p))
 		return;
-	p->not_before = spw__plat_now_ns() + p->pause;
+	__atomic_store_n(&p->not_before, spw__plat_now_ns() + p->pause, __ATOMIC_RELAXED);
 	p->pause = p->pause < PAUSE_MAX ? p->pause * 2 : PAUSE_MAX;
 }
 
 static void bind(struct spw__place *p, int cpu)
 {
 	uint64_t mine[SPW_PLACE_WORDS] = {0}, others[SPW_PLACE_WORDS], any_other = 0;
+	int was = __atomic_load_n(&p->bound, __ATOMIC_ACQUIRE);
 
 	mine[cpu / 64] = 1ull << cpu % 64;
 	for (unsigned i = 0; i < SPW_PLACE_WORDS; i++)
@@ -185,10 +192,13 @@ static void bind(struct spw__place *p, int cpu)
 		return;
 	if (any_other)
 		allow(spw__agent.reclaim_tid, others);
-	if (__atomic_exchange_n(&p->bound, cpu, __ATOMIC_ACQ_REL) < 0) {
+	if (was < 0) {
 		set_policy(0, SCHED_IDLE);
 		watch_reads(true);
 	}
+	/* Told last: whoever sets the handler free undoes what he has been told of, and nobody else would. */
+	if (!__atomic_compare_exchange_n(&p->bound, &was, cpu, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		anywhere(p);
 }
 
 void spw__place_fault(struct spw__agent *a, uint32_t tid, bool waited)
@@ -197,7 +207,8 @@ void spw__place_fault(struct spw__agent *a, uint32_t tid, bool waited)
 	char state;
 	int cpu;
 
-	if (p->allowed != PLACE_YES)
+	/* Nobody watches the handler during a fork. */
+	if (p->allowed != PLACE_YES || spw__fork_wanted(a))
 		return;
 	if (!waited)
 		p->patience = p->patience > 1 ? p->patience / 2 : 1;
@@ -217,7 +228,8 @@ void spw__place_fault(struct spw__agent *a, uint32_t tid, bool waited)
 	}
 	if (!alone) {
 		release(p);
-	} else if ((astray || !spw__place_bound(a)) && spw__plat_now_ns() >= p->not_before &&
+	} else if ((astray || !spw__place_bound(a)) &&
+		   spw__plat_now_ns() >= __atomic_load_n(&p->not_before, __ATOMIC_RELAXED) &&
 		   read_stat(p->stat_fd, &state, &cpu) && (unsigned)cpu < SPW_PLACE_WORDS * 64) {
 		bool stays = cpu == __atomic_load_n(&p->bound, __ATOMIC_RELAXED);
 

@@ -17,28 +17,31 @@ struct spw__place {
 	uint32_t tid;                  /* the thread that faults */
 	int stat_fd;                   /* its /proc stat file, -1 = none */
 	uint32_t faults, strangers;    /* in this look's window; of them, other threads' */
-	uint64_t not_before, pause;    /* ns: after it starved it stays free this long */
 	uint32_t strays, patience;     /* faults that had to be waited for, and how many of them make a look */
 
-	/* Shared, atomically. */
-	int handler_tid;
-	int bound; /* CPU that the handler is bound to, -1 = free */
-	int handler_stat_fd, handler_sched_fd;
+	/* Of all: set before the handler works, or atomic. */
+	int handler_tid, handler_stat_fd, handler_sched_fd;
+	int bound;           /* A CPU that the handler is bound to, -1 = free */
+	uint64_t not_before; /* A ns: until then it stays free, for it has starved */
 
-	/* The watch: whether the handler starves. */
-	uint64_t suspected, ran; /* since when, ns, and the time that it had run by then; 0 = not suspected */
+	/* The reclaimer's: its watch over the handler. */
+	uint64_t suspected, ran; /* runnable since, ns, and the time that it had run by then; 0 = not suspected */
+	uint64_t pause;          /* ns: how long it stays free the next time that it starves */
 };
 
-/* While arming, before anything is registered: whether a thread may come back from SCHED_IDLE. */
+/* While arming, and in a forked child, before anything is registered: whether a thread may come back from SCHED_IDLE. */
 void spw__place_ask(struct spw__agent *a);
 /* At the start of the handler thread. */
 void spw__place_init(struct spw__agent *a);
-/* Thread tid has faulted. waited: nothing was there when the last fault's thread had been woken. Handler thread only. */
+/*
+ * Thread tid has faulted. waited: nothing was there when the last fault's thread had been woken. Handler thread only, host
+ * lock held.
+ */
 void spw__place_fault(struct spw__agent *a, uint32_t tid, bool waited);
 /* Whether handler and program share one CPU: then the handler does the reclaimer's work as well. Any thread. */
 bool spw__place_bound(const struct spw__agent *a);
 /* From time to time, by the reclaimer: a handler that cannot run is set free. */
 void spw__place_watch(struct spw__agent *a);
-/* Set the handler free. Any thread. */
+/* Set the handler free, for a while. The reclaimer only. */
 void spw__place_free(struct spw__agent *a);
 #endif
