@@ -147,6 +147,10 @@ void spw__reclaim_kick(struct spw__agent *a);
  * Returns whether memory was given back. No lock held.
  */
 bool spw__reclaim_here(struct spw__agent *a);
+/* measure.c: how large this process is: a->resident, its record, *size pages of address space. agent.work held. */
+void spw__measure(struct spw__agent *a, uint64_t *size);
+/* measure.c: tell the tree of the rest, when that is due at `now`, ns. agent.work held, host lock not. */
+void spw__publish(struct spw__agent *a, uint64_t now);
 /* fault.c: the thread. */
 int spw__fault_thread(void *agent);
 /* fault.c: make what the thread needs. */

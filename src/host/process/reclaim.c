@@ -10,14 +10,11 @@
  * has been confirmed.
  */
 #include "host/process/agent.h"
-#include "host/process/text.h"
 #include "platform/platform.h"
 #include "platform/sys.h"
 #include "tier/zswap.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <string.h>
 
 #define MS              1000000ull
 #define RECLAIM_NICE    (-20)
@@ -26,146 +23,18 @@
 #define GROWTH          8ull         /* bytes a nanosecond: faster than memory can be touched */
 #define TICK_MAX        (50 * MS)
 #define TICK_RESTING    (100 * MS)
-#define PUBLISH         (10 * MS)
 #define BACKLOG_MIN     128u /* frames */
 #define BACKLOG_MAX     8192u
 #define POOL_HIGH       95u /* % of the pool's limit */
 #define POOL_LOW        90u
 #define STAGING_BYTES   (4ull << 20)
 #define WRITEBACK_BYTES (1u << 20) /* asked for at a time */
-#define SHARED_SHARE    10ull      /* time between two counts of shared pages, in times that one takes */
 
 static uint64_t margin(uint64_t target)
 {
 	uint64_t part = target / 64;
 
 	return part > MARGIN_MIN ? part : MARGIN_MIN;
-}
-
-/* Two numbers of /proc/self/statm: size and resident, in pages. */
-static void read_statm(struct spw__agent *a, uint64_t *size, uint64_t *resident)
-{
-	char text[128] = "";
-
-	spw__sys4(SYS_pread64, a->statm_fd, text, sizeof(text) - 1, 0);
-	const char *second = strchr(text, ' ');
-
-	*size = spw__number_at(text);
-	*resident = second ? spw__number_at(second + 1) : 0;
-}
-
-/* The number behind a name in /proc/self/smaps_rollup, bytes. */
-static uint64_t rollup(const char *text, const char *name)
-{
-	const char *p = strstr(text, name);
-
-	for (p = p ? p + strlen(name) : ""; *p == ' '; p++)
-		;
-	return spw__number_at(p) << 10;
-}
-
-/* After a fork, pages that both sides hold are resident in both: count each side's part. The kernel has to walk for it. */
-static void measure_shared(struct spw__agent *a)
-{
-	char text[1024];
-	uint64_t began = spw__plat_now_ns();
-
-	if (began < a->shared_next)
-		return;
-	int fd = spw__open("/proc/self/smaps_rollup", O_RDONLY);
-	long n = spw__sys3(SYS_read, fd, text, sizeof(text) - 1);
-
-	spw__sys1(SYS_close, fd);
-	if (n <= 0)
-		return;
-	text[n] = 0;
-	uint64_t rss = rollup(text, "Rss:"), pss = rollup(text, "Pss:");
-
-	a->shared = rss > pss ? rss - pss : 0;
-	__atomic_store_n(&a->rec->shared_bytes, a->shared, __ATOMIC_RELAXED);
-	uint64_t now = spw__plat_now_ns();
-
-	a->shared_next = now + SHARED_SHARE * (now - began);
-}
-
-static void measure(struct spw__agent *a, uint64_t *size)
-{
-	uint64_t resident;
-
-	if (a->family)
-		measure_shared(a);
-	read_statm(a, size, &resident);
-	resident *= SPW_PAGE;
-	__atomic_store_n(&a->rec->resident_bytes, resident, __ATOMIC_RELAXED);
-	resident -= a->shared < resident ? a->shared : resident;
-	__atomic_store_n(&a->resident, (int64_t)resident, __ATOMIC_RELAXED);
-	a->measured = spw__plat_now_ns();
-}
-
-static void publish(struct spw__agent *a)
-{
-	struct spw_ctl_proc *r = a->rec;
-	struct spw_tier_stats ts = {0};
-	struct spw_space_stats ss;
-	uint64_t metadata;
-
-	spw_stats(a->space, &ss);
-	spw__lock(&a->lock);
-	metadata = spw__pt_metadata(&a->pt) + ss.metadata_bytes;
-	spw__unlock(&a->lock);
-	if (a->zswap)
-		a->zswap->ops->stats(a->zswap, &ts);
-	metadata += ts.metadata_bytes;
-	__atomic_store_n(&r->pool_bytes, ts.used_bytes, __ATOMIC_RELAXED);
-	__atomic_store_n(&r->pool_stored, ts.stored_bytes, __ATOMIC_RELAXED);
-	__atomic_store_n(&r->pool_pages, ts.pages, __ATOMIC_RELAXED);
-	if (a->file) {
-		a->file->ops->stats(a->file, &ts);
-		metadata += ts.metadata_bytes;
-		__atomic_store_n(&r->file_pages, ts.pages, __ATOMIC_RELAXED);
-		__atomic_store_n(&r->file_stored, ts.stored_bytes, __ATOMIC_RELAXED);
-	}
-	__atomic_store_n(&r->metadata_bytes, metadata, __ATOMIC_RELAXED);
-	__atomic_store_n(&r->same_pages, ss.same, __ATOMIC_RELAXED);
-	__atomic_store_n(&r->swapped_pages, ss.entries, __ATOMIC_RELAXED);
-}
-
-/* Differences of the space's own counters go to the tree's. */
-static void publish_totals(struct spw__agent *a)
-{
-	struct spw__published *last = &a->published;
-	struct spw_ctl_total *t = &a->ctl->total;
-	struct spw_tier_stats ts = {0};
-	struct spw_space_stats ss;
-
-	spw_stats(a->space, &ss);
-	__atomic_add_fetch(&t->same_filled_pages, ss.same_stores - last->same, __ATOMIC_RELAXED);
-	__atomic_add_fetch(&t->writeback_pages, ss.writebacks - last->writebacks, __ATOMIC_RELAXED);
-	last->same = ss.same_stores;
-	last->writebacks = ss.writebacks;
-	if (a->zswap) {
-		a->zswap->ops->stats(a->zswap, &ts);
-		__atomic_add_fetch(&t->pool_reads, ts.reads - last->pool.reads, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&t->pool_writes, ts.writes - last->pool.writes, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&t->pool_errors, ts.errors - last->pool.errors, __ATOMIC_RELAXED);
-		last->pool = ts;
-	}
-	if (a->file) {
-		a->file->ops->stats(a->file, &ts);
-		__atomic_add_fetch(&t->file_reads, ts.reads - last->file.reads, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&t->file_writes, ts.writes - last->file.writes, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&t->file_errors, ts.errors - last->file.errors, __ATOMIC_RELAXED);
-		last->file = ts;
-	}
-}
-
-static void publish_when_due(struct spw__agent *a, uint64_t now)
-{
-	if (now - a->published_at < PUBLISH)
-		return;
-	publish(a);
-	publish_totals(a);
-	a->published_at = now;
 }
 
 /* This process's share of the limit that all pools keep together. */
@@ -249,11 +118,34 @@ static bool over_cap(const struct spw__agent *a)
 	return __atomic_load_n(&a->resident, __ATOMIC_RELAXED) > (int64_t)spw__agent_target(a);
 }
 
-/*
- * One round of work. Returns false when there is nothing to do at the moment. here: by the handler, which may neither wait
- * for the file nor fault.
- */
-static bool reclaim_step(struct spw__agent *a, bool *starved, bool here)
+/* Take pages out while the backlog of frames is short. False: there is none, and no page to be had. */
+static bool stage(struct spw__agent *a, bool may_fault)
+{
+	uint64_t target = spw__agent_target(a),
+		 waiting = __atomic_load_n(&a->frames.head, __ATOMIC_RELAXED) - a->frames.tail;
+
+	/* Over the target after a fork: each side needs a copy of its own of a shared page before it can be rid of it. */
+	a->take_shared = a->family && over_mark(a) > (int64_t)margin(target);
+	return waiting >= backlog(target) || spw__evict(a, SPW_FRAMES_BATCH, may_fault) || waiting;
+}
+
+/* Store a batch of frames, and tell whoever waits for room. As spw__frames_store(). */
+static int store(struct spw__agent *a)
+{
+	int ret = spw__frames_store(a);
+
+	if (ret <= 0)
+		return ret;
+	a->reported = false;
+	__atomic_store_n(&a->full, 0, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&a->room, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&a->waiting, __ATOMIC_SEQ_CST))
+		spw__wake_all(&a->room);
+	return ret;
+}
+
+/* One round of the thread's work. Returns false when there is nothing to do at the moment. */
+static bool reclaim_step(struct spw__agent *a, bool *starved)
 {
 	bool moving = writeback(a);
 
@@ -262,52 +154,43 @@ static bool reclaim_step(struct spw__agent *a, bool *starved, bool here)
 		__atomic_store_n(&a->full, 0, __ATOMIC_RELAXED);
 		return false;
 	}
-	uint64_t waiting = __atomic_load_n(&a->frames.head, __ATOMIC_RELAXED) - a->frames.tail;
-
-	/* Over the target after a fork: each side needs a copy of its own of a shared page before it can be rid of it. */
-	a->take_shared = a->family && over_mark(a) > (int64_t)margin(spw__agent_target(a));
-	if (waiting < backlog(spw__agent_target(a))) {
-		if (!spw__evict(a, SPW_FRAMES_BATCH, !here) && !waiting) {
-			if (here)
-				return false;
-			*starved = true;
-			__atomic_store_n(&a->full, 1, __ATOMIC_RELAXED);
-			return false;
-		}
-	}
-	int ret = spw__frames_store(a);
-
-	if (ret > 0) {
-		a->reported = false;
-		__atomic_store_n(&a->full, 0, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&a->room, 1, __ATOMIC_SEQ_CST);
-		if (__atomic_load_n(&a->waiting, __ATOMIC_SEQ_CST))
-			spw__wake_all(&a->room);
-		return true;
-	}
-	if (here)
+	if (!stage(a, true)) {
+		*starved = true;
+		__atomic_store_n(&a->full, 1, __ATOMIC_RELAXED);
 		return false;
+	}
+	int ret = store(a);
+
+	if (ret > 0)
+		return true;
 	if (ret == -ENOSPC && !moving && spw_writeback_poll(a->space, MS) <= 0)
 		report_full(a);
 	return moving && spw_writeback_poll(a->space, MS) > 0;
 }
 
+/* The same by the handler, which may neither fault nor wait for what is on its way to the file. */
+static bool reclaim_step_here(struct spw__agent *a)
+{
+	writeback(a);
+	return stage(a, false) && store(a) > 0;
+}
+
 bool spw__reclaim_here(struct spw__agent *a)
 {
 	uint64_t now = spw__plat_now_ns(), size;
-	bool starved, done;
+	bool done;
 
 	if (!spw__place_bound(a) || __atomic_load_n(&a->full, __ATOMIC_RELAXED) || !spw__trylock(&a->work))
 		return false;
 	if (now - a->measured > MS) {
-		measure(a, &size);
+		spw__measure(a, &size);
 		if (size != a->scanned_size)
 			spw__reclaim_kick(a);
 		spw_compact(a->space, SPW_FRAMES_BATCH);
-		publish_when_due(a, now);
+		spw__publish(a, now);
 		__atomic_add_fetch(&a->rec->beat, 1, __ATOMIC_RELAXED);
 	}
-	done = !a->busy && over_mark(a) > 0 && reclaim_step(a, &starved, true);
+	done = !a->busy && over_mark(a) > 0 && reclaim_step_here(a);
 	spw__unlock(&a->work);
 	return done;
 }
@@ -338,7 +221,6 @@ static uint64_t rest(struct spw__agent *a, uint64_t room, uint32_t *beat)
 static int take_region(void *agent, uint64_t start, uint64_t end, uint64_t next)
 {
 	struct spw__agent *a = agent;
-
 	int ret = spw__agent_register(a, start, end, next);
 
 	/* Had it changed meanwhile, the next look at the map finds its other part. */
@@ -386,7 +268,7 @@ int spw__reclaim_thread(void *agent)
 		spw__fork_park(a);
 		uint64_t now = spw__plat_now_ns(), target = spw__agent_target(a);
 
-		measure(a, &size);
+		spw__measure(a, &size);
 		uint64_t resident = (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED);
 		uint64_t room = target > resident ? target - resident : 0;
 
@@ -415,10 +297,10 @@ int spw__reclaim_thread(void *agent)
 			if (spw__place_bound(a) && !over_cap(a))
 				writeback(a);
 			else
-				while (reclaim_step(a, &starved, false) && spw__plat_now_ns() < until)
+				while (reclaim_step(a, &starved) && spw__plat_now_ns() < until)
 					;
 			spw_compact(a->space, SPW_FRAMES_BATCH);
-			publish_when_due(a, now);
+			spw__publish(a, now);
 			if (now - heat_at > 1000 * MS) {
 				if (a->file)
 					spw_clean(a->space, a->reclaim_work);

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the process takes, and what the rest of the tree is told of it.
+ *
+ * `resident` decides everything, so it has to be cheap to ask and must not miss anything: one number of statm has the
+ * program's pages, frames, pool and descriptors. After a fork that number counts what both sides hold twice, and to know
+ * how much that is the kernel has to walk the page table: so that is asked less often the longer it takes.
+ */
+#include "host/process/agent.h"
+#include "host/process/text.h"
+#include "platform/platform.h"
+#include "platform/sys.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+#define PUBLISH_NS   10000000ull
+#define SHARED_SHARE 10ull /* time between two counts of shared pages, in times that one takes */
+
+/* Two numbers of /proc/self/statm: size and resident, in pages. */
+static void read_statm(struct spw__agent *a, uint64_t *size, uint64_t *resident)
+{
+	char text[128] = "";
+
+	spw__sys4(SYS_pread64, a->statm_fd, text, sizeof(text) - 1, 0);
+	const char *second = strchr(text, ' ');
+
+	*size = spw__number_at(text);
+	*resident = second ? spw__number_at(second + 1) : 0;
+}
+
+/* The number behind a name in /proc/self/smaps_rollup, bytes. */
+static uint64_t rollup(const char *text, const char *name)
+{
+	const char *p = strstr(text, name);
+
+	for (p = p ? p + strlen(name) : ""; *p == ' '; p++)
+		;
+	return spw__number_at(p) << 10;
+}
+
+/* After a fork, pages that both sides hold are resident in both: count each side's part. The kernel has to walk for it. */
+static void measure_shared(struct spw__agent *a)
+{
+	char text[1024];
+	uint64_t began = spw__plat_now_ns();
+
+	if (began < a->shared_next)
+		return;
+	int fd = spw__open("/proc/self/smaps_rollup", O_RDONLY);
+	long n = spw__sys3(SYS_read, fd, text, sizeof(text) - 1);
+
+	spw__sys1(SYS_close, fd);
+	if (n <= 0)
+		return;
+	text[n] = 0;
+	uint64_t rss = rollup(text, "Rss:"), pss = rollup(text, "Pss:");
+
+	a->shared = rss > pss ? rss - pss : 0;
+	__atomic_store_n(&a->rec->shared_bytes, a->shared, __ATOMIC_RELAXED);
+	uint64_t now = spw__plat_now_ns();
+
+	a->shared_next = now + SHARED_SHARE * (now - began);
+}
+
+void spw__measure(struct spw__agent *a, uint64_t *size)
+{
+	uint64_t resident;
+
+	if (a->family)
+		measure_shared(a);
+	read_statm(a, size, &resident);
+	resident *= SPW_PAGE;
+	__atomic_store_n(&a->rec->resident_bytes, resident, __ATOMIC_RELAXED);
+	resident -= a->shared < resident ? a->shared : resident;
+	__atomic_store_n(&a->resident, (int64_t)resident, __ATOMIC_RELAXED);
+	a->measured = spw__plat_now_ns();
+}
+
+static void publish_record(struct spw__agent *a)
+{
+	struct spw_ctl_proc *r = a->rec;
+	struct spw_tier_stats ts = {0};
+	struct spw_space_stats ss;
+	uint64_t metadata;
+
+	spw_stats(a->space, &ss);
+	spw__lock(&a->lock);
+	metadata = spw__pt_metadata(&a->pt) + ss.metadata_bytes;
+	spw__unlock(&a->lock);
+	if (a->zswap)
+		a->zswap->ops->stats(a->zswap, &ts);
+	metadata += ts.metadata_bytes;
+	__atomic_store_n(&r->pool_bytes, ts.used_bytes, __ATOMIC_RELAXED);
+	__atomic_store_n(&r->pool_stored, ts.stored_bytes, __ATOMIC_RELAXED);
+	__atomic_store_n(&r->pool_pages, ts.pages, __ATOMIC_RELAXED);
+	if (a->file) {
+		a->file->ops->stats(a->file, &ts);
+		metadata += ts.metadata_bytes;
+		__atomic_store_n(&r->file_pages, ts.pages, __ATOMIC_RELAXED);
+		__atomic_store_n(&r->file_stored, ts.stored_bytes, __ATOMIC_RELAXED);
+	}
+	__atomic_store_n(&r->metadata_bytes, metadata, __ATOMIC_RELAXED);
+	__atomic_store_n(&r->same_pages, ss.same, __ATOMIC_RELAXED);
+	__atomic_store_n(&r->swapped_pages, ss.entries, __ATOMIC_RELAXED);
+}
+
+/* Differences of the space's own counters go to the tree's. */
+static void publish_totals(struct spw__agent *a)
+{
+	struct spw__published *last = &a->published;
+	struct spw_ctl_total *t = &a->ctl->total;
+	struct spw_tier_stats ts = {0};
+	struct spw_space_stats ss;
+
+	spw_stats(a->space, &ss);
+	__atomic_add_fetch(&t->same_filled_pages, ss.same_stores - last->same, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&t->writeback_pages, ss.writebacks - last->writebacks, __ATOMIC_RELAXED);
+	last->same = ss.same_stores;
+	last->writebacks = ss.writebacks;
+	if (a->zswap) {
+		a->zswap->ops->stats(a->zswap, &ts);
+		__atomic_add_fetch(&t->pool_reads, ts.reads - last->pool.reads, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&t->pool_writes, ts.writes - last->pool.writes, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&t->pool_errors, ts.errors - last->pool.errors, __ATOMIC_RELAXED);
+		last->pool = ts;
+	}
+	if (a->file) {
+		a->file->ops->stats(a->file, &ts);
+		__atomic_add_fetch(&t->file_reads, ts.reads - last->file.reads, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&t->file_writes, ts.writes - last->file.writes, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&t->file_errors, ts.errors - last->file.errors, __ATOMIC_RELAXED);
+		last->file = ts;
+	}
+}
+
+void spw__publish(struct spw__agent *a, uint64_t now)
+{
+	if (now - a->published_at < PUBLISH_NS)
+		return;
+	publish_record(a);
+	publish_totals(a);
+	a->published_at = now;
+}
