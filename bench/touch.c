@@ -2,8 +2,8 @@
 /*
  * touch MIB [random=OPS] [repeat=N] [latency] [compare]: what swapping costs a program, phase by phase.
  *
- * A benchmark of swap that writes zeros, or the same page over and over, measures a fast path that no program takes; one
- * that reads one byte does not notice a page that came back wrong. So every page here is different, compresses to a
+ * A benchmark of swap that writes zeros, or the same page over and over, measures a fast path that no program takes;
+ * one that reads one byte does not notice a page that came back wrong. So every page here is different, compresses to a
  * third (each 512 bytes: 170 of noise, then zeros) and is checked when it is read: two words of it within the timed
  * phases, where the check must cost next to nothing, and with "compare" every byte in a phase of its own.
  *

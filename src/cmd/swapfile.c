@@ -2,8 +2,8 @@
 /*
  * Swapped memory must not hide in the page cache, outlive the run by accident, or overwrite somebody's file. So a
  * swapfile that is made here never has a name, not even where it was given one: a run that is killed cannot take a name
- * away. It is O_DIRECT where the filesystem has that, and a file that exists is taken only if it is empty or says itself
- * that it is swap. Two runs, or the kernel's swapon, exclude each other.
+ * away. It is O_DIRECT where the filesystem has that, and a file that exists is taken only if it is empty or says
+ * itself that it is swap. Two runs, or the kernel's swapon, exclude each other.
  */
 #include "cmd/swapfile.h"
 

@@ -37,7 +37,10 @@ uint64_t spw__plat_now_ns(void);
 /* One pause of a spin loop; after `spins` unsuccessful rounds it may give the CPU away. */
 void spw__plat_relax(unsigned spins);
 
-/* Called, if the host set it, by every waiter that has waited for a lock suspiciously long: its holder may not get to run. */
+/*
+ * Called, if the host set it, by every waiter that has waited for a lock suspiciously long: its holder may not get to
+ * run.
+ */
 extern void (*spw__plat_stuck)(void);
 
 #endif

@@ -69,7 +69,9 @@ int spw_alloc(struct spw_space *sp, spw_entry_t *e, unsigned n);
  * taken). free of a FREE entry is a no-op. */
 int spw_dup(struct spw_space *sp, const spw_entry_t *e, unsigned n);
 void spw_free(struct spw_space *sp, const spw_entry_t *e, unsigned n);
-/* free of [first, first + n): what munmap calls. Skips FREE descriptors fast; clusters not present are skipped whole. */
+/*
+ * free of [first, first + n): what munmap calls. Skips FREE descriptors fast; clusters not present are skipped whole.
+ */
 void spw_free_range(struct spw_space *sp, spw_entry_t first, unsigned n);
 /* Holders; 0 = FREE. */
 uint32_t spw_count(struct spw_space *sp, spw_entry_t e);

@@ -124,8 +124,8 @@ int spw_store(struct spw_space *sp, struct spw_work *work, spw_entry_t e, const 
 }
 
 /*
- * Read the object at s, unlocked. landed: the moves that had landed when the entry said s. 0, -errno, or -EAGAIN if what
- * was read is not what the entry says now.
+ * Read the object at s, unlocked. landed: the moves that had landed when the entry said s. 0, -errno, or -EAGAIN if
+ * what was read is not what the entry says now.
  */
 static int load_slot(struct spw_space *sp, struct spw_work *work, spw_entry_t e, spw_slot_t s, uint64_t landed,
 		     void *page)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * children bare | dropped: forks of a process whose pages are out, which libc does not announce (a bare clone(2)), or
- * whose child may not open what the agent needs (its parent has given up root's privileges). Both sides check every page
- * afterwards. Exit status 0, 1 (said what was wrong) or 77 (cannot be tested here).
+ * whose child may not open what the agent needs (its parent has given up root's privileges). Both sides check every
+ * page afterwards. Exit status 0, 1 (said what was wrong) or 77 (cannot be tested here).
  */
 #include <signal.h>
 #include <stdint.h>

@@ -3,15 +3,15 @@
  * The shadow test: threads do everything that the space can do, at random, and a shadow knows what must be there.
  *
  * A test that locks each entry around each operation would test a space that nobody uses: what is hard are the
- * operations that overlap. So the shadow has two kinds of check. Operations that change an entry take the shadow lock of
- * its group and are checked exactly, while writeback, completions, compaction and cleaning run underneath without any
- * lock. Loads are also done with no lock at all, against everything: each entry keeps a short history of its states,
- * and what such a load returns must be one of the states that the entry had between its begin and its end. The store
- * of a frame runs unlocked as well and may be overtaken (-ESTALE), but only by what the shadow saw overtake it.
+ * operations that overlap. So the shadow has two kinds of check. Operations that change an entry take the shadow lock
+ * of its group and are checked exactly, while writeback, completions, compaction and cleaning run underneath without
+ * any lock. Loads are also done with no lock at all, against everything: each entry keeps a short history of its
+ * states, and what such a load returns must be one of the states that the entry had between its begin and its end. The
+ * store of a frame runs unlocked as well and may be overtaken (-ESTALE), but only by what the shadow saw overtake it.
  *
  * The bytes of a page are a function of (entry, version), so a page of another entry, an older version or a torn page
- * fails. Failures of put, begin, add, commit, reads and writes are injected, and nothing may be lost by them. At the end
- * the pool is drained to the file, the file to another pool, every page is checked again, everything is freed, and
+ * fails. Failures of put, begin, add, commit, reads and writes are injected, and nothing may be lost by them. At the
+ * end the pool is drained to the file, the file to another pool, every page is checked again, everything is freed, and
  * every counter must be back where it began.
  */
 #include "platform/platform.h"
@@ -404,7 +404,9 @@ static void load_racing(struct thread *t, uint32_t i)
 	t->raced += last != first;
 	for (unsigned k = 0; k < HISTORY; k++)
 		m[k] = GET(shadow[i].history[k]);
-	/* The first moment may not have begun when the load did: the last one before it that had an effect counts too. */
+	/*
+	 * The first moment may not have begun when the load did: the last one before it that had an effect counts too.
+	 */
 	while (m[back % HISTORY] >> 32 == FAILED && first - back < HISTORY)
 		back--;
 	if (GET(shadow[i].seq) - back >= HISTORY - 1) {

@@ -91,9 +91,10 @@ bool spw__agent_supervisor_dead(const struct spw__agent *a)
 #define BESIDE        512 /* small neighbours looked at */
 
 /*
- * A mapping of which only a part is registered is two, and the program's mremap(2) of the whole is refused. It comes to that
- * when a part is protected differently for a while, or when the mapping replaced, in the last moment, the one that was meant.
- * So the small private anonymous neighbours, on the side of va that `step` says, are registered too. They are not managed.
+ * A mapping of which only a part is registered is two, and the program's mremap(2) of the whole is refused. It comes to
+ * that when a part is protected differently for a while, or when the mapping replaced, in the last moment, the one that
+ * was meant. So the small private anonymous neighbours, on the side of va that `step` says, are registered too. They
+ * are not managed.
  */
 static void register_beside(struct spw__agent *a, uint64_t va, int step)
 {
@@ -128,9 +129,10 @@ int spw__agent_register(struct spw__agent *a, uint64_t start, uint64_t end, uint
 	register_beside(a, start - SPW_PAGE, -1);
 	register_beside(a, end, 1);
 	/*
-	 * The map may have changed since it was read, and registering skips holes. Moving pages out of memory that is not
-	 * registered would lose them. With its first page there, placing zeros in the whole range fails with EEXIST if, and
-	 * only if, one registered mapping covers it all. (The first page may be out: a mapping that grew is new to us.)
+	 * The map may have changed since it was read, and registering skips holes. Moving pages out of memory that is
+	 * not registered would lose them. With its first page there, placing zeros in the whole range fails with EEXIST
+	 * if, and only if, one registered mapping covers it all. (The first page may be out: a mapping that grew is new
+	 * to us.)
 	 */
 	spw__fault_serve(a, start);
 	return spw__uffd_zero(a->uffd, p, end - start) == -EEXIST ? 0 : -EAGAIN;

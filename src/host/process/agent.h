@@ -13,8 +13,8 @@
  *
  *   agent.work   held by the reclaimer during a round of work, and by a fork from before it to after it.
  *
- * Lock order: agent.work, agent.lock, then the space's (space.h). Nothing here calls malloc, stdio or pthread, or touches managed
- * memory.
+ * Lock order: agent.work, agent.lock, then the space's (space.h). Nothing here calls malloc, stdio or pthread, or
+ * touches managed memory.
  */
 #include "host/control.h"
 #include "host/process/evict.h"
@@ -120,7 +120,10 @@ extern struct spw__agent spw__agent;
 uint64_t spw__agent_target(const struct spw__agent *a);
 /* Open userfaultfd, make the space and its tiers, start the handler. 0 or -errno, said already. */
 int spw__agent_arm(struct spw__agent *a);
-/* Register the mapping [start, end) of the program; the next one starts at `next`. 0, -EAGAIN: it has changed, look again, or -errno. */
+/*
+ * Register the mapping [start, end) of the program; the next one starts at `next`. 0, -EAGAIN: it has changed, look
+ * again, or -errno.
+ */
 int spw__agent_register(struct spw__agent *a, uint64_t start, uint64_t end, uint64_t next);
 /* Take a record in the control region / open the descriptors that need no arming. */
 int spw__agent_enlist(struct spw__agent *a);
@@ -143,8 +146,8 @@ int spw__reclaim_thread(void *agent);
 /* reclaim.c: it is wanted now. Any thread. */
 void spw__reclaim_kick(struct spw__agent *a);
 /*
- * reclaim.c: one batch of the thread's work by the handler, if that is due, nobody else is at it, and the two share a CPU.
- * Returns whether memory was given back. No lock held.
+ * reclaim.c: one batch of the thread's work by the handler, if that is due, nobody else is at it, and the two share a
+ * CPU. Returns whether memory was given back. No lock held.
  */
 bool spw__reclaim_here(struct spw__agent *a);
 /* measure.c: how large this process is: a->resident, its record, *size pages of address space. agent.work held. */
@@ -163,7 +166,10 @@ void spw__fault_drain(struct spw__agent *a);
 void spw__event(struct spw__agent *a, const void *uffd_msg);
 /* event.c: the highest page of [start, end) that is there, 0 if none. */
 uint64_t spw__event_highest(const struct spw__agent *a, uint64_t start, uint64_t end);
-/* event.c: a discard of [start, end), under way for as long as the page `last` is there (0: it has passed). Host lock held. */
+/*
+ * event.c: a discard of [start, end), under way for as long as the page `last` is there (0: it has passed). Host lock
+ * held.
+ */
 void spw__event_remove(struct spw__agent *a, uint64_t start, uint64_t end, uint64_t last);
 /* event.c: no event is on its way that was owed. Host lock held. */
 void spw__event_forget_owed(struct spw__agent *a);
@@ -174,8 +180,8 @@ void spw__event_missing(struct spw__agent *a, uint64_t va);
 /* fork.c: the event that a child has been made; fd is its userfaultfd. Host lock held. */
 void spw__fork_event(struct spw__agent *a, int fd);
 /*
- * evict.c: take up to `pages` cold pages out into frames. Takes the lock. Returns how many went. may_fault: the caller is not
- * the one who serves faults; otherwise pages that have to be touched first end it (agent.busy says so).
+ * evict.c: take up to `pages` cold pages out into frames. Takes the lock. Returns how many went. may_fault: the caller
+ * is not the one who serves faults; otherwise pages that have to be touched first end it (agent.busy says so).
  */
 unsigned spw__evict(struct spw__agent *a, unsigned pages, bool may_fault);
 /* evict.c: move every frame's page back where it came from. Host lock held. */

@@ -7,14 +7,14 @@
  * happens, and reading the report lets it go on. Between the two, a page of the range is still there; if it were
  * evicted now, the discard would find a hole, and the program would later read its old bytes where it must read zeros.
  *
- * So the range goes into quarantine: no eviction there until the discard is known to have passed. A discard clears pages
- * in order of address, so it has passed when the highest page that was present at the report is gone, seen in the
+ * So the range goes into quarantine: no eviction there until the discard is known to have passed. A discard clears
+ * pages in order of address, so it has passed when the highest page that was present at the report is gone, seen in the
  * page map or by a fault for it. Where two discards overlap, the whole range must have been seen empty.
  *
- * The kernel does not order the events of several threads. One that has unmapped a range may be held up before its event is
- * queued, and an mremap(2) of another land on that range meanwhile and be reported first. Such a report tells by itself:
- * it moves to a place that is ours already. The event of that place's unmapping is then owed, and says nothing of the
- * mapping that is there now.
+ * The kernel does not order the events of several threads. One that has unmapped a range may be held up before its
+ * event is queued, and an mremap(2) of another land on that range meanwhile and be reported first. Such a report tells
+ * by itself: it moves to a place that is ours already. The event of that place's unmapping is then owed, and says
+ * nothing of the mapping that is there now.
  */
 #include "host/process/agent.h"
 #include "platform/sys.h"

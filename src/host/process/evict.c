@@ -84,8 +84,8 @@ static uint64_t arrived(const struct spw__agent *a, uint32_t first, unsigned n)
 }
 
 /*
- * Move n neighbouring pages of one leaf. Pages gone over, or -errno if none: -EAGAIN an event waits, -ENOSPC no room in the
- * ring, else the kernel will not move them.
+ * Move n neighbouring pages of one leaf. Pages gone over, or -errno if none: -EAGAIN an event waits, -ENOSPC no room in
+ * the ring, else the kernel will not move them.
  */
 static int take(struct spw__agent *a, uint64_t va, unsigned n)
 {
@@ -134,8 +134,8 @@ static uint64_t cold(struct spw__agent *a, uint64_t va, unsigned n)
 }
 
 /*
- * The pages, of n at va, that are memory (not the zero page) and are not ours alone. Only a kernel that has UFFDIO_MOVE can
- * tell.
+ * The pages, of n at va, that are memory (not the zero page) and are not ours alone. Only a kernel that has UFFDIO_MOVE
+ * can tell.
  */
 static uint64_t shared(const struct spw__agent *a, uint64_t va, unsigned n, uint64_t exclusive)
 {
@@ -164,8 +164,8 @@ static uint64_t shared(const struct spw__agent *a, uint64_t va, unsigned n, uint
 }
 
 /*
- * Up to 64 neighbouring pages of one leaf. As few calls as can be: each one that moves something interrupts every CPU that
- * the program runs on. Pages taken, or -EAGAIN / -ENOSPC / -ENOMEM.
+ * Up to 64 neighbouring pages of one leaf. As few calls as can be: each one that moves something interrupts every CPU
+ * that the program runs on. Pages taken, or -EAGAIN / -ENOSPC / -ENOMEM.
  */
 static int sweep_span(struct spw__agent *a, uint64_t va, const uint64_t *pm, unsigned n)
 {
@@ -321,7 +321,9 @@ static bool undo_one(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t 
 			spw__pt_came_in(&a->pt, va, 1);
 			return true;
 		}
-		/* The mapping may be gone and the event about it still to come: the kernel looks for the mapping first. */
+		/*
+		 * The mapping may be gone and the event about it still to come: the kernel looks for the mapping first.
+		 */
 		bool changing = ret == -EAGAIN || (ret == -ENOENT && spw__uffd_changing(a->uffd, a->ctl));
 
 		spw__fault_drain(a);

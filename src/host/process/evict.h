@@ -19,8 +19,8 @@ struct spw__copying {
 
 /*
  * Take some of n neighbouring pages at va, all present and ours alone, into frames at the ring's head, which has room
- * without wrapping. The lock is held, and let go meanwhile. How many pages have been looked at, or -errno when none went:
- * -EAGAIN the program changes its mappings, -EBUSY all are in use.
+ * without wrapping. The lock is held, and let go meanwhile. How many pages have been looked at, or -errno when none
+ * went: -EAGAIN the program changes its mappings, -EBUSY all are in use.
  */
 int spw__copy_take(struct spw__agent *a, uint64_t va, unsigned n);
 /* For the handler: m belongs to a range on its way out; it has been dealt with or is held. Host lock held. */

@@ -2,9 +2,9 @@
 /*
  * Taking pages out by copy and a discard that the kernel may refuse: for kernels before 6.8, and for --evict wp.
  *
- * Without UFFDIO_MOVE no single call takes a page, and madvise(MADV_DONTNEED) drops whatever is at the address by then: a
- * page that a device still writes to, or one of a mapping that another thread has just made there. So the drop is left
- * to the kernel's reclaim, which looks at the page itself:
+ * Without UFFDIO_MOVE no single call takes a page, and madvise(MADV_DONTNEED) drops whatever is at the address by then:
+ * a page that a device still writes to, or one of a mapping that another thread has just made there. So the drop is
+ * left to the kernel's reclaim, which looks at the page itself:
  *
  *   protect    no CPU of the program writes to the pages from here on (and no event waits, or this fails)
  *   copy       into frames. From here on nothing is lost, whatever drops the pages
@@ -14,18 +14,18 @@
  *   reclaim    MADV_PAGEOUT: drops a page that is marked, clean, and held by nothing but this one mapping
  *   settle     pages that are gone are out; those still there are dirtied, which undoes the mark
  *
- * A page pinned for I/O is held, one that I/O has ended on since the mark is dirty (O_DIRECT makes it so), and a mapping
- * made since the look was never marked: none of them is dropped.
+ * A page pinned for I/O is held, one that I/O has ended on since the mark is dirty (O_DIRECT makes it so), and a
+ * mapping made since the look was never marked: none of them is dropped.
  *
  * MADV_FREE raises an event, which the handler has to read, so the lock is not held here; all messages are held back
  * instead. Ours is told from the program's by its range, for the pages lie in one mapping when we begin. Should that be
- * split or replaced at this very moment, ours may come in parts. Taking those for the program's frees nothing, as none of
- * the pages has an entry; unless a mapping has been moved there meanwhile: then each of them is taken for ours.
+ * split or replaced at this very moment, ours may come in parts. Taking those for the program's frees nothing, as none
+ * of the pages has an entry; unless a mapping has been moved there meanwhile: then each of them is taken for ours.
  *
  * What is left: bytes that come through io_uring's registered buffers do not make a page dirty. One whose I/O ends and
- * whose registration ends between the second copy and its drop has the bytes from before. And a page of a new
- * mapping, or of a child by bare clone(2), that was marked in the place of the one that was there could be reclaimed by
- * the kernel, if it is that short of memory, in the microseconds before the mark is undone. A program that moves a mapping
+ * whose registration ends between the second copy and its drop has the bytes from before. And a page of a new mapping,
+ * or of a child by bare clone(2), that was marked in the place of the one that was there could be reclaimed by the
+ * kernel, if it is that short of memory, in the microseconds before the mark is undone. A program that moves a mapping
  * to where we are marking and discards a part of it, all within that call, does not see zeros.
  */
 #include "host/process/agent.h"
@@ -140,7 +140,10 @@ static void dirty(uint64_t va)
 {
 	uint32_t nobody = 0;
 
-	/* An atomic access that returns an error instead of a signal. (A word of just that value wakes a waiter in vain.) */
+	/*
+	 * An atomic access that returns an error instead of a signal. (A word of just that value wakes a waiter in
+	 * vain.)
+	 */
 	spw__sys6(SYS_futex, (long)&nobody, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0, (long)va,
 		  FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_EQ, -2047));
 }
@@ -166,8 +169,8 @@ static uint64_t look(const struct spw__agent *a, unsigned n, uint64_t *marked, u
 }
 
 /*
- * Which pages are gone, each of the others having been dirtied at the place where it is now. Takes the lock, and returns
- * with it held.
+ * Which pages are gone, each of the others having been dirtied at the place where it is now. Takes the lock, and
+ * returns with it held.
  */
 static uint64_t settle(struct spw__agent *a, unsigned n)
 {
@@ -221,8 +224,8 @@ static int in_one_mapping(struct spw__agent *a, uint64_t va, unsigned n)
 }
 
 /*
- * Mark the pages as ones that may be dropped. 0: they, and nothing else, are. -EINVAL: not in this mapping. -EAGAIN: the
- * program changes its mappings. The lock is let go meanwhile.
+ * Mark the pages as ones that may be dropped. 0: they, and nothing else, are. -EINVAL: not in this mapping. -EAGAIN:
+ * the program changes its mappings. The lock is let go meanwhile.
  */
 static int mark(struct spw__agent *a, size_t len)
 {

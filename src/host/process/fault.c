@@ -87,8 +87,8 @@ static bool over_cap(struct spw__agent *a)
 }
 
 /*
- * Hold the fault at va back until the reclaimer has made room. The lock is let go meanwhile. False: a fork has frozen the
- * agent, and may be waiting for a lock that the fault's thread holds; it will fault again.
+ * Hold the fault at va back until the reclaimer has made room. The lock is let go meanwhile. False: a fork has frozen
+ * the agent, and may be waiting for a lock that the fault's thread holds; it will fault again.
  */
 static bool wait_for_room(struct spw__agent *a, uint64_t va)
 {
@@ -239,7 +239,9 @@ static struct served serve(struct spw__agent *a, uint64_t va, bool may_wait)
 
 	if (may_wait && !wait_for_room(a, va))
 		return again;
-	/* Begun while we waited: pages that are neither there nor known to be out must not be taken for untouched ones. */
+	/*
+	 * Begun while we waited: pages that are neither there nor known to be out must not be taken for untouched ones.
+	 */
 	if (spw__copy_under_way(a))
 		return again;
 	spw_entry_t e = spw__pt_lookup(&a->pt, va);

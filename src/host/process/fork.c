@@ -10,14 +10,14 @@
  * So: libc calls prepare() before the fork. The reclaimer parks, moves the frames' pages back and freezes the agent:
  * from here to the child's taking over its memory does not change; what happens meanwhile goes into a log (forklog.c).
  * UFFD_EVENT_FORK hands the handler the child's userfaultfd, and it serves the child's early faults out of the frozen
- * state. The child's hook starts a fresh agent thread, which asks the parent (over an abstract socket, for it has none of
- * the agent's descriptors) for its userfaultfd and the log; then it is on its own and the parent's reclaimer thaws. The
- * parent's faults are served until the fork event, and from there on wait for the thaw.
+ * state. The child's hook starts a fresh agent thread, which asks the parent (over an abstract socket, for it has none
+ * of the agent's descriptors) for its userfaultfd and the log; then it is on its own and the parent's reclaimer thaws.
+ * The parent's faults are served until the fork event, and from there on wait for the thaw.
  *
- * Some children get all their pages at once and run uncapped: those made by a bare clone(2), without libc's hooks, those
- * for which no record is left in the control region, and those of a program that has given up the privileges by which
- * the agent opened its files. Without CAP_SYS_PTRACE there is no fork event: then prepare() brings every page in first,
- * and the child starts anew.
+ * Some children get all their pages at once and run uncapped: those made by a bare clone(2), without libc's hooks,
+ * those for which no record is left in the control region, and those of a program that has given up the privileges by
+ * which the agent opened its files. Without CAP_SYS_PTRACE there is no fork event: then prepare() brings every page in
+ * first, and the child starts anew.
  */
 #include "host/process/fork.h"
 #include "host/process/agent.h"
@@ -242,8 +242,8 @@ static void serve_child(struct spw__agent *a, uint64_t va)
 }
 
 /*
- * A fault in the parent before the fork event. It cannot be held: the thread may be F, or hold a lock of libc's that F waits
- * for on its way to the clone. The agent's state, which F may be copying at this moment, stays as it is.
+ * A fault in the parent before the fork event. It cannot be held: the thread may be F, or hold a lock of libc's that F
+ * waits for on its way to the clone. The agent's state, which F may be copying at this moment, stays as it is.
  */
 static void serve_early(struct spw__agent *a, uint64_t va)
 {
@@ -321,8 +321,8 @@ static bool child_dead(struct spw__agent *a)
 }
 
 /*
- * clone(2) returns only after this thread has read the fork event. If the hook behind it has run and this thread knows of
- * no event, none was sent: the fork failed.
+ * clone(2) returns only after this thread has read the fork event. If the hook behind it has run and this thread knows
+ * of no event, none was sent: the fork failed.
  */
 static bool no_child(struct spw__fork *f)
 {
@@ -409,8 +409,8 @@ static int reserve_record(struct spw__agent *a)
 }
 
 /*
- * These hooks run on the program's stack, which may be managed memory. With the reclaimer parked no page of it goes out,
- * and what the hooks will need is brought in here, before the lock is held that serving it takes.
+ * These hooks run on the program's stack, which may be managed memory. With the reclaimer parked no page of it goes
+ * out, and what the hooks will need is brought in here, before the lock is held that serving it takes.
  */
 static void touch_stack(void)
 {
@@ -509,7 +509,9 @@ void spw__fork_park(struct spw__agent *a)
 
 	if (state(f) != SPW_FORK_PARK)
 		return;
-	/* Nobody watches the handler meanwhile. Once the lock was ours, it has seen the fork and binds itself no more. */
+	/*
+	 * Nobody watches the handler meanwhile. Once the lock was ours, it has seen the fork and binds itself no more.
+	 */
 	spw__lock(&a->lock);
 	spw__place_free(a);
 	spw__unlock(&a->lock);
@@ -558,8 +560,9 @@ static int receive(struct spw__agent *a)
 }
 
 /*
- * Ranges that the program keeps from its children. The kernel does not tell; the program's madvise(2) calls go past here
- * (by libc's name: a bare system call is not seen). Such programs are few, so only they pay for the child's closer look.
+ * Ranges that the program keeps from its children. The kernel does not tell; the program's madvise(2) calls go past
+ * here (by libc's name: a bare system call is not seen). Such programs are few, so only they pay for the child's closer
+ * look.
  */
 static uint32_t keeps_from_children; /* A */
 

@@ -12,8 +12,8 @@
 struct spw__agent;
 
 /*
- * The forking thread (F, in libc's hooks) and the agent's two threads pass this word on. The hooks have none of the agent's
- * descriptors, so all work is the reclaimer's (R) or the handler's (H).
+ * The forking thread (F, in libc's hooks) and the agent's two threads pass this word on. The hooks have none of the
+ * agent's descriptors, so all work is the reclaimer's (R) or the handler's (H).
  */
 enum spw__fork_state {
 	SPW_FORK_NONE = 0, /* no fork under way */

@@ -2,16 +2,17 @@
 /*
  * Between freeze and fork event.
  *
- * The forking thread F is on its way to the clone, and the agent's memory must not change. But the program's other threads go
- * on: they unmap, discard and fault. To hold their faults back is no way out, for one of them may hold a lock that F
- * waits for (malloc's, which libc takes before the clone), and to hold them back only where mappings have changed is none
- * either: changing mappings is what malloc does under its lock.
+ * The forking thread F is on its way to the clone, and the agent's memory must not change. But the program's other
+ * threads go on: they unmap, discard and fault. To hold their faults back is no way out, for one of them may hold a
+ * lock that F waits for (malloc's, which libc takes before the clone), and to hold them back only where mappings have
+ * changed is none either: changing mappings is what malloc does under its lock.
  *
- * So whatever they do is served, and written down in order instead of into the page table: the table as it was frozen and the
- * log together say what stands behind an address. Afterwards the parent carries all of it out. The child is told of
- * it and has to find out which items its copy of the memory is from after. Nothing orders an event against the moment of the
- * copy, but the copy itself shows: a range that was unmapped or moved away before is not registered in it, a page that
- * was put in place before is there, and of a discard the highest page that it found is still there if it came after.
+ * So whatever they do is served, and written down in order instead of into the page table: the table as it was frozen
+ * and the log together say what stands behind an address. Afterwards the parent carries all of it out. The child is
+ * told of it and has to find out which items its copy of the memory is from after. Nothing orders an event against the
+ * moment of the copy, but the copy itself shows: a range that was unmapped or moved away before is not registered in
+ * it, a page that was put in place before is there, and of a discard the highest page that it found is still there if
+ * it came after.
  */
 #include "host/process/forklog.h"
 #include "host/process/agent.h"
@@ -73,8 +74,9 @@ bool spw__forklog_there(const struct spw__forklog *l, uint64_t va)
 }
 
 /*
- * Whether a move of mappings was before the copy of the memory that fd stands for. The page table must be as it was before the
- * move. Where the old place stays mapped (MREMAP_DONTUNMAP), the new one tells, unless something of ours was there before.
+ * Whether a move of mappings was before the copy of the memory that fd stands for. The page table must be as it was
+ * before the move. Where the old place stays mapped (MREMAP_DONTUNMAP), the new one tells, unless something of ours was
+ * there before.
  */
 static bool moved(struct spw__agent *a, const struct spw__forklog_item *i, int fd)
 {

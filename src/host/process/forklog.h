@@ -40,12 +40,15 @@ static inline bool spw__forklog_full(const struct spw__forklog *l)
 bool spw__forklog_there(const struct spw__forklog *l, uint64_t va);
 
 /*
- * The entry of the page that is missing at va, by the frozen page table and the log; idx SPW_ENTRY_NONE: zeros. child_fd: the
- * child's userfaultfd if it is the child that misses it, else -1.
+ * The entry of the page that is missing at va, by the frozen page table and the log; idx SPW_ENTRY_NONE: zeros.
+ * child_fd: the child's userfaultfd if it is the child that misses it, else -1.
  */
 spw_entry_t spw__forklog_lookup(struct spw__agent *a, const struct spw__forklog *l, uint64_t va, int child_fd);
 
-/* Bring the agent up to date: in the parent, everything; in the child, what was before the kernel copied. Host lock held. */
+/*
+ * Bring the agent up to date: in the parent, everything; in the child, what was before the kernel copied. Host lock
+ * held.
+ */
 void spw__forklog_settle(struct spw__agent *a, const struct spw__forklog *l);
 void spw__forklog_inherit(struct spw__agent *a, const struct spw__forklog *l);
 #endif

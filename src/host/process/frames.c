@@ -12,10 +12,11 @@
  * whether the other side does; the one that puts back gives way.
  *
  * Giving a frame's memory back needs care. The frames belong to the first userfaultfd, because only then does the
- * kernel refuse the move (-EAGAIN) while the program unmaps or remaps something, which is what makes eviction safe.
- * But madvise(2) on them would raise an event that only we can read. So spent frames are moved once more, to a range
- * that belongs to a second userfaultfd without events. There they are not discarded at once: a page that comes back is
- * restored into one of them and moved, which costs less than to give one page to the kernel and to have another from it.
+ * kernel refuse the move (-EAGAIN) while the program unmaps or remaps something, which is what makes eviction safe. But
+ * madvise(2) on them would raise an event that only we can read. So spent frames are moved once more, to a range that
+ * belongs to a second userfaultfd without events. There they are not discarded at once: a page that comes back is
+ * restored into one of them and moved, which costs less than to give one page to the kernel and to have another from
+ * it.
  */
 #include "host/process/agent.h"
 #include "host/process/uffd.h"

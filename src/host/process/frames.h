@@ -39,8 +39,8 @@ void spw__frames_empty(struct spw__agent *a);
 int spw__frames_reopen(struct spw__agent *a);
 
 /*
- * Put the page of e, which is in `frame`, back at va; the entry is then FREE, and the caller wakes who waits for it. 0, -ENOENT (it
- * has just been stored: look again), or what the kernel says. Host lock held.
+ * Put the page of e, which is in `frame`, back at va; the entry is then FREE, and the caller wakes who waits for it. 0,
+ * -ENOENT (it has just been stored: look again), or what the kernel says. Host lock held.
  */
 int spw__frame_return(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t frame);
 
@@ -57,8 +57,8 @@ void spw__frames_unused(struct spw__frames *f, void *spare);
 unsigned spw__frames_spares(const struct spw__frames *f);
 
 /*
- * Store the oldest frames, up to SPW_FRAMES_BATCH positions; their memory becomes spare or is given back. Host lock not held;
- * one thread. Returns pages stored, 0 if the ring is empty, -ENOSPC when the tiers are full and nothing went.
+ * Store the oldest frames, up to SPW_FRAMES_BATCH positions; their memory becomes spare or is given back. Host lock not
+ * held; one thread. Returns pages stored, 0 if the ring is empty, -ENOSPC when the tiers are full and nothing went.
  */
 int spw__frames_store(struct spw__agent *a);
 #endif

@@ -2,9 +2,9 @@
 #ifndef SPW_PROCESS_HELD_H
 #define SPW_PROCESS_HELD_H
 /*
- * Messages that were read but may not be handled yet: while a fork freezes the agent, or while a page is being taken out
- * by copy and discard. The threads behind faults wait; the threads behind events go on. See held.c. Guarded by whoever
- * reads the userfaultfd at the time.
+ * Messages that were read but may not be handled yet: while a fork freezes the agent, or while a page is being taken
+ * out by copy and discard. The threads behind faults wait; the threads behind events go on. See held.c. Guarded by
+ * whoever reads the userfaultfd at the time.
  */
 #include <linux/userfaultfd.h>
 #include <stdbool.h>

@@ -3,8 +3,8 @@
  * What the process takes, and what the rest of the tree is told of it.
  *
  * `resident` decides everything, so it has to be cheap to ask and must not miss anything: one number of statm has the
- * program's pages, frames, pool and descriptors. After a fork that number counts what both sides hold twice, and to know
- * how much that is the kernel has to walk the page table: so that is asked less often the longer it takes.
+ * program's pages, frames, pool and descriptors. After a fork that number counts what both sides hold twice, and to
+ * know how much that is the kernel has to walk the page table: so that is asked less often the longer it takes.
  */
 #include "host/process/agent.h"
 #include "host/process/text.h"
@@ -39,7 +39,9 @@ static uint64_t rollup(const char *text, const char *name)
 	return spw__number_at(p) << 10;
 }
 
-/* After a fork, pages that both sides hold are resident in both: count each side's part. The kernel has to walk for it. */
+/*
+ * After a fork, pages that both sides hold are resident in both: count each side's part. The kernel has to walk for it.
+ */
 static void measure_shared(struct spw__agent *a)
 {
 	char text[1024];

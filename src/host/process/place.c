@@ -2,22 +2,22 @@
 /*
  * Where the handler runs.
  *
- * A fault is two wake-ups, the handler's and the faulting thread's. On one CPU they are two context switches. Across CPUs
- * each is an interrupt of an idle CPU and, in a virtual machine, an exit from its halt: several times the fault itself.
- * The scheduler, which sees a thread that wakes and an idle CPU, makes it so.
+ * A fault is two wake-ups, the handler's and the faulting thread's. On one CPU they are two context switches. Across
+ * CPUs each is an interrupt of an idle CPU and, in a virtual machine, an exit from its halt: several times the fault
+ * itself. The scheduler, which sees a thread that wakes and an idle CPU, makes it so.
  *
- * So while one thread of the program does the faulting, the handler is bound to that thread's CPU. Being SCHED_IDLE there
- * keeps the woken thread in place: a CPU that runs nothing else counts as idle. It also puts the woken thread first: the
- * handler comes back from waking it when it has faulted again, and finds the next message waiting. If none waits, the
- * thread may be on another CPU now, and where it is is looked up.
+ * So while one thread of the program does the faulting, the handler is bound to that thread's CPU. Being SCHED_IDLE
+ * there keeps the woken thread in place: a CPU that runs nothing else counts as idle. It also puts the woken thread
+ * first: the handler comes back from waking it when it has faulted again, and finds the next message waiting. If none
+ * waits, the thread may be on another CPU now, and where it is is looked up.
  *
- * A third thread that becomes runnable on that CPU drives the program's away. So the handler does the reclaimer's work as
- * well, and the reclaimer, which only watches meanwhile, keeps to other CPUs. (If it worked there, each page table entry that
- * it clears would cost an interrupt of the program's CPU.)
+ * A third thread that becomes runnable on that CPU drives the program's away. So the handler does the reclaimer's work
+ * as well, and the reclaimer, which only watches meanwhile, keeps to other CPUs. (If it worked there, each page table
+ * entry that it clears would cost an interrupt of the program's CPU.)
  *
- * A SCHED_IDLE thread starves where others want its CPU. The reclaimer looks whether the handler gets to run, also while it
- * waits for a lock that the handler may hold. A handler once starved stays free for a while, twice as long each time.
- * Where the way back from SCHED_IDLE is not allowed (CAP_SYS_NICE, RLIMIT_NICE) it is never taken.
+ * A SCHED_IDLE thread starves where others want its CPU. The reclaimer looks whether the handler gets to run, also
+ * while it waits for a lock that the handler may hold. A handler once starved stays free for a while, twice as long
+ * each time. Where the way back from SCHED_IDLE is not allowed (CAP_SYS_NICE, RLIMIT_NICE) it is never taken.
  */
 #include "host/process/place.h"
 #include "host/process/agent.h"
@@ -92,7 +92,10 @@ static void look(struct spw__place *p)
 	p->ran = ran;
 }
 
-/* What a stuck waiter calls. It may be a thread of the program, whose descriptors are others: the lock tells the reclaimer. */
+/*
+ * What a stuck waiter calls. It may be a thread of the program, whose descriptors are others: the lock tells the
+ * reclaimer.
+ */
 static void rescue(void)
 {
 	if (spw__place_bound(&spw__agent) && (int)spw__sys0(SYS_gettid) == spw__agent.reclaim_tid)

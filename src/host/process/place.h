@@ -29,13 +29,15 @@ struct spw__place {
 	uint64_t pause;          /* ns: how long it stays free the next time that it starves */
 };
 
-/* While arming, and in a forked child, before anything is registered: whether a thread may come back from SCHED_IDLE. */
+/*
+ * While arming, and in a forked child, before anything is registered: whether a thread may come back from SCHED_IDLE.
+ */
 void spw__place_ask(struct spw__agent *a);
 /* At the start of the handler thread. */
 void spw__place_init(struct spw__agent *a);
 /*
- * Thread tid has faulted. waited: nothing was there when the last fault's thread had been woken. Handler thread only, host
- * lock held.
+ * Thread tid has faulted. waited: nothing was there when the last fault's thread had been woken. Handler thread only,
+ * host lock held.
  */
 void spw__place_fault(struct spw__agent *a, uint32_t tid, bool waited);
 /* Whether handler and program share one CPU: then the handler does the reclaimer's work as well. Any thread. */

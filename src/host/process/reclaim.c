@@ -124,7 +124,9 @@ static bool stage(struct spw__agent *a, bool may_fault)
 	uint64_t target = spw__agent_target(a),
 		 waiting = __atomic_load_n(&a->frames.head, __ATOMIC_RELAXED) - a->frames.tail;
 
-	/* Over the target after a fork: each side needs a copy of its own of a shared page before it can be rid of it. */
+	/*
+	 * Over the target after a fork: each side needs a copy of its own of a shared page before it can be rid of it.
+	 */
 	a->take_shared = a->family && over_mark(a) > (int64_t)margin(target);
 	return waiting >= backlog(target) || spw__evict(a, SPW_FRAMES_BATCH, may_fault) || waiting;
 }
@@ -202,8 +204,8 @@ void spw__reclaim_kick(struct spw__agent *a)
 }
 
 /*
- * How long to sleep. While a handler that shares the program's CPU does the work, this thread would only drive the program from
- * that CPU: the supervisor looks after the process, and kicks.
+ * How long to sleep. While a handler that shares the program's CPU does the work, this thread would only drive the
+ * program from that CPU: the supervisor looks after the process, and kicks.
  */
 static uint64_t rest(struct spw__agent *a, uint64_t room, uint32_t *beat)
 {

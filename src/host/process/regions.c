@@ -151,7 +151,9 @@ static const char *parse_hex(const char *p, uint64_t *v)
 	}
 }
 
-/* A small mapping next to a region may have been one with it, before it grew or was cut while it was being registered. */
+/*
+ * A small mapping next to a region may have been one with it, before it grew or was cut while it was being registered.
+ */
 static bool adjoins(const struct spw__regions *r, uint64_t start, uint64_t end)
 {
 	return spw__regions_cover(r, start - SPW_PAGE, start) || spw__regions_cover(r, end, end + SPW_PAGE);

@@ -29,8 +29,8 @@ void spw__regions_cut(struct spw__regions *r, uint64_t start, uint64_t end);
 const struct spw__region *spw__regions_at(const struct spw__regions *r, uint64_t va);
 bool spw__regions_cover(const struct spw__regions *r, uint64_t start, uint64_t end);
 /*
- * The next piece of a region in [*from, *to): true, and *from and *to are its ends. A walk goes on from there, with *to the
- * end of the whole again. The piece may be cut meanwhile.
+ * The next piece of a region in [*from, *to): true, and *from and *to are its ends. A walk goes on from there, with *to
+ * the end of the whole again. The piece may be cut meanwhile.
  */
 bool spw__regions_next(const struct spw__regions *r, uint64_t *from, uint64_t *to);
 
@@ -41,8 +41,8 @@ bool spw__regions_next(const struct spw__regions *r, uint64_t *from, uint64_t *t
 typedef int spw__take_fn(void *ctx, uint64_t start, uint64_t end, uint64_t next);
 int spw__regions_scan(struct spw__regions *r, spw__take_fn *take, void *ctx);
 /*
- * The mapping that holds va now: true, *start and *end. False if there is none, if it is shared or a file's, or if the kernel
- * cannot be asked (before Linux 6.11).
+ * The mapping that holds va now: true, *start and *end. False if there is none, if it is shared or a file's, or if the
+ * kernel cannot be asked (before Linux 6.11).
  */
 bool spw__regions_ask(const struct spw__regions *r, uint64_t va, uint64_t *start, uint64_t *end);
 /*

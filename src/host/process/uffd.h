@@ -30,7 +30,9 @@ struct uffdio_move {
 /* A new descriptor; kernel_faults: one that gets those too. features in: wanted; out: granted. fd or -errno. */
 int spw__uffd_open(uint64_t *features, bool kernel_faults);
 int spw__uffd_register(int fd, const void *p, size_t len, uint64_t mode);
-/* Bytes moved from the start (> 0), or -errno when not even one page was. Holes in src stay holes in dst. Wakes nobody. */
+/*
+ * Bytes moved from the start (> 0), or -errno when not even one page was. Holes in src stay holes in dst. Wakes nobody.
+ */
 long spw__uffd_move(int fd, void *dst, const void *src, size_t len);
 /* The same of one page, which must not be a hole. */
 long spw__uffd_move_page(int fd, void *dst, const void *src);
