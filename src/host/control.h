@@ -40,14 +40,14 @@ struct spw_ctl_proc {
 	uint64_t swapped_pages;  /* A entries that are out (SAME + POOL + SLOT + FRAME) */
 	uint64_t heat;           /* A faults of the last second that brought a page back; lowest gives first */
 	uint64_t target_bytes;   /* A written by the supervisor: what this process should shrink to */
-	uint32_t kick;           /* A futex: the reclaimer is wanted */
+	uint32_t kick;           /* A futex: the reclaimer is wanted; counted up by its process and by the supervisor */
 	uint32_t beat;           /* A counts up every ms or so while the handler does the reclaimer's work */
-	uint32_t resting;        /* A 1: the reclaimer sleeps long. Whoever sees beat stand still is to kick it */
+	uint32_t resting;        /* A 1: the reclaimer sleeps long. The supervisor kicks it when beat stands still */
 	char comm[16];
 };
 #define SPW_PROC_READY   1u /* the agent runs */
 #define SPW_PROC_ARMED   2u /* it has registered memory */
-#define SPW_PROC_REFUSED 4u /* it cannot cap this process (reason in the message ring) */
+#define SPW_PROC_REFUSED 4u /* it cannot cap this process and has said why */
 
 struct spw_ctl_total {
 	uint64_t swap_out_pages, swap_in_pages;        /* A stored / restored, over all processes ever */

@@ -5,13 +5,16 @@
  * The agent: Spillway inside one unmodified process. Preloaded; see agent.c for its life.
  *
  * Two threads of its own, none of them libc's: the reclaimer (reclaim.c: watches the cap, sweeps, compresses, writes
- * back) and the handler (fault.c: serves faults, handles events). One host lock orders them:
+ * back) and the handler (fault.c: serves faults, handles events; on the program's CPU it does the reclaimer's work as
+ * well, see place.c). Two locks order them:
  *
  *   agent.lock   page table, regions, frame ring, and every userfaultfd call that takes pages out or puts them in.
  *                Events are read and handled under it, for reading one sets the program free. Never held while
- *                compressing, reading a file, sleeping, or calling anything that raises an event of our own.
+ *                compressing, or calling anything that raises an event of our own. Only the handler reads the file
+ *                under it, for a page that was asked for.
  *
- *   agent.work   held by the reclaimer during a round of work, and by a fork from before it to after it.
+ *   agent.work   held during a round of the reclaimer's work, whoever does it, and for a fork from before it to after
+ *                it.
  *
  * Lock order: agent.work, agent.lock, then the space's (space.h). Nothing here calls malloc, stdio or pthread, or
  * touches managed memory.
@@ -59,6 +62,9 @@ struct spw__agent {
 	struct spw_space *space;
 	struct spw_tier *zswap, *file; /* file may be NULL */
 	struct spw_work *reclaim_work, *fault_work;
+	char *window; /* SPW_WINDOW_MAX pages: what the handler restores into, with fault_work, under `lock` */
+	int swap_fd;  /* the file tier's, -1 = none */
+	struct spw_file_io file_io;
 	int uffd, spent_fd, pagemap_fd, statm_fd, supervisor_fd;
 	uint64_t features;
 	bool move; /* evict by UFFDIO_MOVE */
@@ -79,11 +85,8 @@ struct spw__agent {
 	struct spw__published published;
 	uint64_t published_at; /* ns */
 	uint64_t scanned_size; /* of the address space at the last look at the map, pages */
-	char *window;          /* SPW_WINDOW_MAX pages: what the handler restores into */
-	int swap_fd;           /* the file tier's, -1 = none */
-	struct spw_file_io file_io;
 
-	struct spw__lock work; /* held by the reclaimer while it works, by a fork while it must not */
+	struct spw__lock work;
 
 	struct spw__place place;
 
@@ -100,8 +103,8 @@ struct spw__agent {
 	uint32_t owed_count;
 	struct spw__copying copying;
 	uint64_t hand; /* where the sweep goes on */
-	bool armed;
-	bool rescan; /* the map has changed in a way that its size may not show */
+	bool armed;    /* changes under `work` */
+	bool rescan;   /* the map has changed in a way that its size may not show */
 	struct spw__fork fork;
 	uint64_t fork_pid, fork_nonce; /* address of the socket that our children find us by */
 

@@ -23,12 +23,14 @@ struct spw__frames {
 	uint32_t *owner; /* entry index of each, SPW_ENTRY_NONE = a hole */
 	uint64_t *home;  /* address each came from (an mremap since then is not noted) */
 	uint64_t head, tail;
-	uint32_t storing;   /* A frame + 1 that the reclaimer is storing, 0 = none; see frames.c */
+	uint32_t storing;   /* A frame + 1 that is being stored, 0 = none; see frames.c */
 	uint32_t returning; /* A frame + 1 that is being put back, 0 = none */
-	uint64_t spare
-		[SPW_SPENT_BLOCKS];  /* A which pages of the spent can be used again; written with the host lock held */
-	bool used[SPW_SPENT_BLOCKS]; /* the block may hold memory; of the one who stores */
-	unsigned hand;               /* the block that comes next; of the one who stores */
+
+	/* Of the spent pages' blocks. Spare pages can be used again: A, written with the host lock held. */
+	uint64_t spare[SPW_SPENT_BLOCKS];
+	/* Of the one who stores: a block may hold memory besides its spare pages; the block that comes next. */
+	bool used[SPW_SPENT_BLOCKS];
+	unsigned hand;
 };
 
 int spw__frames_init(struct spw__agent *a);

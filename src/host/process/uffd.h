@@ -4,8 +4,11 @@
 /*
  * userfaultfd as the agent uses it: thin, errno-free wrappers. Lengths and addresses are bytes, multiples of a page.
  * Every function returns 0 (or a count of bytes where said) or -errno, takes no lock and may be called from any
- * thread. -EAGAIN from any of them means that an event waits to be read: release the host lock, read on, try again.
+ * thread. -EAGAIN from any of them means that the program changes its mappings: an event waits to be read or is yet to
+ * come. Read on, give the CPU away, try again.
  */
+#include "space/entry.h"
+
 #include <errno.h>
 #include <linux/userfaultfd.h>
 #include <stdbool.h>
@@ -42,7 +45,7 @@ long spw__uffd_copy(int fd, void *dst, const void *src, size_t len);
 long spw__uffd_copy_quiet(int fd, void *dst, const void *src, size_t len);
 /* The same as copy, leaving the pages write-protected. */
 long spw__uffd_copy_protected(int fd, void *dst, const void *src, size_t len);
-/* Zeros, waking nobody. */
+/* Bytes of zeros put in place from the start (> 0), or -errno. Wakes nobody. */
 long spw__uffd_zero(int fd, void *dst, size_t len);
 int spw__uffd_wake(int fd, void *p, size_t len);
 /* Set or clear write protection; clearing wakes writers. */
@@ -51,11 +54,14 @@ int spw__uffd_protect(int fd, void *p, size_t len, int on);
 /* Whether the mapping of the page at va is registered with fd. */
 static inline bool spw__uffd_registered(int fd, uint64_t va)
 {
-	return spw__uffd_protect(fd, (void *)(uintptr_t)va, 4096, 0) == 0;
+	return spw__uffd_protect(fd, (void *)(uintptr_t)va, SPW_PAGE, 0) == 0;
 }
-/* Whether a change of mappings is under way whose event has not been read, or has not even been queued. */
+/*
+ * Whether a change of mappings is under way whose event has not been read, or has not even been queued. `unregistered`:
+ * a page of any mapping that is not fd's.
+ */
 static inline bool spw__uffd_changing(int fd, const void *unregistered)
 {
-	return spw__uffd_protect(fd, (void *)(uintptr_t)unregistered, 4096, 0) == -EAGAIN;
+	return spw__uffd_protect(fd, (void *)(uintptr_t)unregistered, SPW_PAGE, 0) == -EAGAIN;
 }
 #endif
