@@ -254,6 +254,8 @@ static int apply(struct spw_options *o, enum option option, char *value)
 
 int spw__options_parse(char **argv, struct spw_options *out)
 {
+	static char no_value[] = "";
+
 	*out = (struct spw_options){.zswap_first = true, .encrypt = true};
 	spw__codec_parse("lz4", &out->codec);
 
@@ -275,7 +277,9 @@ int spw__options_parse(char **argv, struct spw_options *out)
 			return spw__fail("%s: takes no value", table[i].name);
 		if (value)
 			value++;
-		else if (table[i].value && !(value = *++argv))
+		else if (!table[i].value)
+			value = no_value;
+		else if (!(value = *++argv))
 			return spw__fail("%s: needs a value, for instance %s %s", table[i].name, table[i].name,
 					 table[i].value);
 

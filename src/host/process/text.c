@@ -56,12 +56,13 @@ int spw__open(const char *path, int flags)
 int spw__open_numbered(const char *before, uint64_t v, const char *after, int flags)
 {
 	char path[PATH_ROOM], number[20];
-	size_t head = strlen(before), digits = spw__put_number(number, sizeof(number), v, 10), tail = strlen(after) + 1;
+	size_t head = strlen(before), digits = spw__put_number(number, sizeof(number), v, 10), tail = strlen(after);
 
-	if (head + digits + tail > sizeof(path))
+	if (head + digits + tail >= sizeof(path))
 		return -ENAMETOOLONG;
 	memcpy(path, before, head);
 	memcpy(path + head, number, digits);
 	memcpy(path + head + digits, after, tail);
+	path[head + digits + tail] = 0;
 	return spw__open(path, flags);
 }
