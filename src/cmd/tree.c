@@ -210,7 +210,9 @@ static struct executable executable_of(pid_t pid)
 	struct stat st;
 
 	snprintf(path, sizeof(path), "/proc/%d/exe", pid);
-	return stat(path, &st) ? (struct executable){0} : (struct executable){st.st_dev, st.st_ino};
+	if (stat(path, &st))
+		return (struct executable){0};
+	return (struct executable){st.st_dev, st.st_ino};
 }
 
 static bool same_executable(struct executable a, struct executable b)

@@ -43,6 +43,7 @@ struct spw_ctl_proc {
 	uint32_t kick;           /* A futex: the reclaimer is wanted; counted up by its process and by the supervisor */
 	uint32_t beat;           /* A counts up every ms or so while the handler does the reclaimer's work */
 	uint32_t resting;        /* A 1: the reclaimer sleeps long. The supervisor kicks it when beat stands still */
+	int32_t own_pid;         /* A of a forked child: its number in its pid namespace, which may not be pid */
 	char comm[16];
 };
 #define SPW_PROC_READY   1u /* the agent runs */

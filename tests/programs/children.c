@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * children bare | dropped: forks of a process whose pages are out, which libc does not announce (a bare clone(2)), or
- * whose child may not open what the agent needs (its parent has given up root's privileges). Both sides check every
- * page afterwards. Exit status 0, 1 (said what was wrong) or 77 (cannot be tested here).
+ * children bare | dropped | namespace: forks of a process whose pages are out, which libc does not announce (a bare
+ * clone(2)), or whose child may not open what the agent needs (its parent has given up root's privileges), or in a pid
+ * namespace of their own. Both sides check every page afterwards. Exit status 0, 1 (said what was wrong) or 77 (cannot
+ * be tested here).
  */
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -92,17 +94,34 @@ static int round_of(int bare)
 	return 0;
 }
 
+/* What follows is done by the first process of a new pid namespace. /proc still shows the old one. */
+static int enter_namespace(void)
+{
+	int status;
+
+	if (unshare(CLONE_NEWPID))
+		return 77;
+	pid_t child = fork();
+
+	if (!child)
+		return 0;
+	_exit(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+}
+
 int main(int argc, char **argv)
 {
-	int bare = argc == 2 && !strcmp(argv[1], "bare");
+	const char *how = argc == 2 ? argv[1] : "";
+	int bare = !strcmp(how, "bare"), failed;
 
-	if (!bare && (argc != 2 || strcmp(argv[1], "dropped") != 0))
+	if (!bare && strcmp(how, "dropped") != 0 && strcmp(how, "namespace") != 0)
 		return 1;
+	if (!strcmp(how, "namespace") && (failed = enter_namespace()))
+		return failed;
 	memory = mmap(NULL, (size_t)PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (memory == MAP_FAILED)
 		return 1;
 	fill();
-	if (!bare && (setgid(NOBODY) || setuid(NOBODY)))
+	if (!strcmp(how, "dropped") && (setgid(NOBODY) || setuid(NOBODY)))
 		return 77;
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		if (round_of(bare))

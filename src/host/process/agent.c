@@ -335,6 +335,7 @@ int spw__agent_enlist(struct spw__agent *a)
 void spw__agent_inherit(struct spw__agent *a)
 {
 	a->rec = &a->ctl->proc[a->slot];
+	__atomic_store_n(&a->rec->own_pid, (int32_t)spw__sys0(SYS_getpid), __ATOMIC_RELAXED);
 	__atomic_store_n(&a->rec->pid, outer_pid(), __ATOMIC_RELEASE);
 	__atomic_add_fetch(&a->ctl->total.processes, 1, __ATOMIC_RELAXED);
 }

@@ -333,6 +333,7 @@ static bool no_child(struct spw__fork *f)
 static bool hand_over(struct spw__agent *a, int sock)
 {
 	struct spw__fork *f = &a->fork;
+	const struct spw_ctl_proc *r = &a->ctl->proc[f->child_slot];
 	struct ucred who;
 	socklen_t len = sizeof(who);
 	char control[CMSG_SPACE(sizeof(int))] = {0};
@@ -341,8 +342,11 @@ static bool hand_over(struct spw__agent *a, int sock)
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
 
-	if (spw__sys5(SYS_getsockopt, sock, SOL_SOCKET, SO_PEERCRED, &who, &len) ||
-	    who.pid != __atomic_load_n(&a->ctl->proc[f->child_slot].pid, __ATOMIC_ACQUIRE))
+	if (spw__sys5(SYS_getsockopt, sock, SOL_SOCKET, SO_PEERCRED, &who, &len))
+		return false;
+	/* The kernel says the number in our pid namespace: the child's own, if it shares ours, or the supervisor's. */
+	if (who.pid != __atomic_load_n(&r->pid, __ATOMIC_ACQUIRE) &&
+	    who.pid != __atomic_load_n(&r->own_pid, __ATOMIC_RELAXED))
 		return false;
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
@@ -399,7 +403,7 @@ static void restore_signals(uint64_t mask)
 static int reserve_record(struct spw__agent *a)
 {
 	for (unsigned i = 0; i < SPW_CTL_PROCS; i++) {
-		int32_t none = 0, mine = -(int32_t)a->fork_pid;
+		int32_t none = 0, mine = -__atomic_load_n(&a->rec->pid, __ATOMIC_RELAXED);
 
 		if (__atomic_compare_exchange_n(&a->ctl->proc[i].pid, &none, mine, 0, __ATOMIC_ACQ_REL,
 						__ATOMIC_RELAXED))
