@@ -163,7 +163,7 @@ int spw__fault_thread(void *agent);
 int spw__fault_init(struct spw__agent *a);
 /* fault.c: see to it that the page at va is there. Host lock held. */
 void spw__fault_serve(struct spw__agent *a, uint64_t va);
-/* fault.c: read and handle all that is queued. Host lock held. */
+/* fault.c: handle the events that are queued; threads that wait for a page fault again. Host lock held. */
 void spw__fault_drain(struct spw__agent *a);
 /* event.c: one event (not a page fault). Host lock held. */
 void spw__event(struct spw__agent *a, const void *uffd_msg);

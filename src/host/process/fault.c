@@ -272,57 +272,64 @@ void spw__fault_serve(struct spw__agent *a, uint64_t va)
 }
 
 /* False: none is there. */
-static bool read_one(struct spw__agent *a, struct uffd_msg *m)
+static bool read_message(struct spw__agent *a, struct uffd_msg *m)
 {
 	return spw__sys3(SYS_read, a->uffd, m, sizeof(*m)) == (long)sizeof(*m);
 }
 
-/* Returns what the caller has to wake. */
-static struct served handle(struct spw__agent *a, const struct uffd_msg *m, bool may_wait)
+/* Handle a message that is no fault for a missing page. False: it is one. */
+static bool handled(struct spw__agent *a, const struct uffd_msg *m)
 {
-	const struct served nobody = {0, 0};
-
 	if (spw__copy_holds(a, m))
-		return nobody;
-	if (m->event != UFFD_EVENT_PAGEFAULT) {
+		return true;
+	if (m->event != UFFD_EVENT_PAGEFAULT)
 		spw__event(a, m);
-		return nobody;
-	}
-	uint64_t va = spw__msg_page(m);
-
-	if (!(m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP))
-		return serve(a, va, may_wait);
-	/* A page that was on its way out and stayed. This wakes. */
-	spw__uffd_protect(a->uffd, (void *)(uintptr_t)va, SPW_PAGE, 0);
-	return nobody;
+	else if (m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP)
+		/* A page that was on its way out and stayed. This wakes. */
+		spw__uffd_protect(a->uffd, (void *)(uintptr_t)spw__msg_page(m), SPW_PAGE, 0);
+	else
+		return false;
+	return true;
 }
 
+/*
+ * Events are what is wanted here, but the kernel gives the faults first. To serve them would be to let the program go
+ * on: its threads could fault again faster than they are served, by a thread that no target holds up and that should be
+ * reclaiming. So they stay away until all is read, and then fault again.
+ */
 void spw__fault_drain(struct spw__agent *a)
 {
+	uint64_t fault[SPW_HELD];
+	unsigned faults = 0;
 	struct uffd_msg m;
 
-	while (read_one(a, &m))
-		wake(a, handle(a, &m, false));
+	while (faults < SPW_HELD && read_message(a, &m)) {
+		if (!handled(a, &m))
+			fault[faults++] = spw__msg_page(&m);
+	}
+	while (faults > 0)
+		wake(a, (struct served){fault[--faults], 1});
 }
 
 int spw__fault_thread(void *agent)
 {
 	struct spw__agent *a = agent;
 	struct pollfd p = {.fd = a->uffd, .events = POLLIN};
-	struct served s = {0, 0};
 	struct uffd_msg m;
 
 	spw__place_init(a);
 	for (bool waited = false;;) {
+		struct served s = {0, 0};
+
 		/* Now, while the program's thread waits: once it runs, a handler on its CPU does not. */
 		spw__reclaim_here(a);
 		lock_thawed(a);
-		bool got = read_one(a, &m);
+		bool got = read_message(a, &m);
 
-		if (got && m.event == UFFD_EVENT_PAGEFAULT)
+		if (got && !handled(a, &m)) {
 			spw__place_fault(a, m.arg.pagefault.feat.ptid, waited);
-		if (got)
-			s = handle(a, &m, true);
+			s = serve(a, spw__msg_page(&m), true);
+		}
 		spw__unlock(&a->lock);
 		/* And for that reason holding no lock. */
 		if (got)
