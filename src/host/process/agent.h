@@ -84,7 +84,7 @@ struct spw__agent {
 	bool take_shared;          /* what a fork shared is to be taken too */
 	struct spw__published published;
 	uint64_t published_at; /* ns */
-	uint64_t scanned_size; /* of the address space at the last look at the map, pages */
+	uint64_t scanned_data; /* private writable pages of address space at the last look at the map */
 
 	struct spw__lock work;
 
@@ -153,8 +153,10 @@ void spw__reclaim_kick(struct spw__agent *a);
  * CPU. Returns whether memory was given back. No lock held.
  */
 bool spw__reclaim_here(struct spw__agent *a);
-/* measure.c: how large this process is: a->resident, its record, *size pages of address space. agent.work held. */
-void spw__measure(struct spw__agent *a, uint64_t *size);
+/*
+ * measure.c: how large this process is: a->resident, its record; *data: private writable pages. agent.work held.
+ */
+void spw__measure(struct spw__agent *a, uint64_t *data);
 /* measure.c: tell the tree of the rest, when that is due at `now`, ns. agent.work held, host lock not. */
 void spw__publish(struct spw__agent *a, uint64_t now);
 /* fault.c: the thread. */

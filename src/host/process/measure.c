@@ -17,16 +17,27 @@
 #define PUBLISH_NS   10000000ull
 #define SHARED_SHARE 10ull /* time between two counts of shared pages, in times that one takes */
 
-/* Two numbers of /proc/self/statm: size and resident, in pages. */
-static void read_statm(struct spw__agent *a, uint64_t *size, uint64_t *resident)
+/*
+ * Two numbers of /proc/self/statm, in pages: resident, the second, and data, the sixth. data is what the program may
+ * write to and has for itself. An arena of malloc grows by mprotect(2), within address space that was there before: of
+ * that the size (the first number) shows nothing.
+ */
+static void read_statm(struct spw__agent *a, uint64_t *data, uint64_t *resident)
 {
 	char text[128] = "";
 
 	spw__sys4(SYS_pread64, a->statm_fd, text, sizeof(text) - 1, 0);
-	const char *second = strchr(text, ' ');
+	*data = *resident = 0;
+	const char *p = text;
 
-	*size = spw__number_at(text);
-	*resident = second ? spw__number_at(second + 1) : 0;
+	for (unsigned i = 1; i <= 6 && p; i++) {
+		if (i == 2)
+			*resident = spw__number_at(p);
+		if (i == 6)
+			*data = spw__number_at(p);
+		p = strchr(p, ' ');
+		p = p ? p + 1 : NULL;
+	}
 }
 
 /* The number behind a name in /proc/self/smaps_rollup, bytes. */
@@ -65,13 +76,13 @@ static void measure_shared(struct spw__agent *a)
 	a->shared_next = now + SHARED_SHARE * (now - began);
 }
 
-void spw__measure(struct spw__agent *a, uint64_t *size)
+void spw__measure(struct spw__agent *a, uint64_t *data)
 {
 	uint64_t resident;
 
 	if (a->family)
 		measure_shared(a);
-	read_statm(a, size, &resident);
+	read_statm(a, data, &resident);
 	resident *= SPW_PAGE;
 	__atomic_store_n(&a->rec->resident_bytes, resident, __ATOMIC_RELAXED);
 	resident -= a->shared < resident ? a->shared : resident;

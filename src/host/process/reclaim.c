@@ -179,14 +179,14 @@ static bool reclaim_step_here(struct spw__agent *a)
 
 bool spw__reclaim_here(struct spw__agent *a)
 {
-	uint64_t now = spw__plat_now_ns(), size;
+	uint64_t now = spw__plat_now_ns(), data;
 	bool done;
 
 	if (!spw__place_bound(a) || __atomic_load_n(&a->full, __ATOMIC_RELAXED) || !spw__trylock(&a->work))
 		return false;
 	if (now - a->measured > MS) {
-		spw__measure(a, &size);
-		if (size != a->scanned_size)
+		spw__measure(a, &data);
+		if (data != a->scanned_data)
 			spw__reclaim_kick(a);
 		spw_compact(a->space, SPW_FRAMES_BATCH);
 		spw__publish(a, now);
@@ -256,7 +256,7 @@ static void supervisor_gone(struct spw__agent *a)
 int spw__reclaim_thread(void *agent)
 {
 	struct spw__agent *a = agent;
-	uint64_t size, heat_at = 0, watched_at = 0, scan_cost = 0, scanned_at = 0;
+	uint64_t data, heat_at = 0, watched_at = 0, scan_cost = 0, scanned_at = 0;
 	uint32_t beat = 0;
 	bool starved = false;
 
@@ -270,7 +270,7 @@ int spw__reclaim_thread(void *agent)
 		spw__fork_park(a);
 		uint64_t now = spw__plat_now_ns(), target = spw__agent_target(a);
 
-		spw__measure(a, &size);
+		spw__measure(a, &data);
 		uint64_t resident = (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED);
 		uint64_t room = target > resident ? target - resident : 0;
 
@@ -286,10 +286,10 @@ int spw__reclaim_thread(void *agent)
 		if (a->armed) {
 			spw__place_watch(a);
 			/* A map of thousands of ranges takes time to read: never more than a twentieth of it all. */
-			if ((size != a->scanned_size || starved || __atomic_load_n(&a->rescan, __ATOMIC_RELAXED)) &&
+			if ((data != a->scanned_data || starved || __atomic_load_n(&a->rescan, __ATOMIC_RELAXED)) &&
 			    now - scanned_at > 20 * scan_cost) {
 				scan(a);
-				a->scanned_size = size;
+				a->scanned_data = data;
 				scanned_at = spw__plat_now_ns();
 				scan_cost = scanned_at - now;
 			}
