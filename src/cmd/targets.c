@@ -50,7 +50,7 @@ static void shrink(struct spw_share *s, unsigned n, uint64_t excess)
 	for (unsigned i = 0; i < n; i++) {
 		uint64_t give = least(excess, below(own(&s[i]), SPW_TARGET_FLOOR));
 
-		s[i].target = s[i].resident - give;
+		s[i].target = own(&s[i]) - give;
 		excess -= give;
 	}
 }
@@ -60,7 +60,7 @@ static void pass_on(struct spw_share *cold, const struct spw_share *hot, uint64_
 	if (density(cold) * 2 >= density(hot))
 		return;
 	uint64_t step = least(hot->heat * PAGE * (elapsed_ns / 1000) / 1000000, limit / 64);
-	cold->target = cold->resident - least(step, below(own(cold), SPW_TARGET_FLOOR));
+	cold->target = own(cold) - least(step, below(own(cold), SPW_TARGET_FLOOR));
 }
 
 void spw__targets(struct spw_share *s, unsigned n, uint64_t limit, uint64_t other, uint64_t elapsed_ns)
@@ -83,7 +83,7 @@ void spw__targets(struct spw_share *s, unsigned n, uint64_t limit, uint64_t othe
 	uint64_t room = budget - sum;
 	uint64_t share = sum + other < limit / 10 * 9 ? room : room / n;
 	for (unsigned i = 0; i < n; i++)
-		s[i].target = s[i].resident + share;
+		s[i].target = own(&s[i]) + share;
 	if (n > 1 && room < limit / 64)
 		pass_on(&s[0], &s[n - 1], limit, elapsed_ns);
 }

@@ -39,7 +39,7 @@ struct spw_ctl_proc {
 	uint64_t metadata_bytes; /* A */
 	uint64_t swapped_pages;  /* A entries that are out (SAME + POOL + SLOT + FRAME) */
 	uint64_t heat;           /* A faults of the last second that brought a page back; lowest gives first */
-	uint64_t target_bytes;   /* A written by the supervisor: what this process should shrink to */
+	uint64_t target_bytes;   /* A written by the supervisor: what resident - shared should come down to */
 	uint32_t kick;           /* A futex: the reclaimer is wanted; counted up by its process and by the supervisor */
 	uint32_t beat;           /* A counts up every ms or so while the handler does the reclaimer's work */
 	uint32_t resting;        /* A 1: the reclaimer sleeps long. The supervisor kicks it when beat stands still */
