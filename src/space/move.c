@@ -172,6 +172,11 @@ int spw_writeback_poll(struct spw_space *sp, uint64_t wait_ns)
 	return done;
 }
 
+unsigned spw_writeback_under_way(const struct spw_space *sp)
+{
+	return SPW__LOAD(sp->in_flight);
+}
+
 /* Whether a victim should stay for now: it was read since it was last considered. What is RAW gains nothing by it. */
 static bool second_chance(struct spw_space *sp, spw_entry_t e, spw_slot_t s)
 {

@@ -121,6 +121,8 @@ int spw_cache_del(struct spw_space *sp, spw_entry_t e, uint32_t frame, bool keep
  */
 int spw_writeback_start(struct spw_space *sp, uint64_t bytes, bool raw_only);
 int spw_writeback_poll(struct spw_space *sp, uint64_t wait_ns);
+/* Objects on their way: submitted, not finished. Any thread. */
+unsigned spw_writeback_under_way(const struct spw_space *sp);
 int spw_compact(struct spw_space *sp, unsigned max);
 int spw_clean(struct spw_space *sp, struct spw_work *w);
 

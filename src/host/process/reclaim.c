@@ -58,6 +58,17 @@ static uint64_t pool_limit(const struct spw__agent *a)
 	return limit > others + least ? limit - others : least;
 }
 
+/* Start moving objects to the file; raw_only: those that the pool gains nothing by. Returns whether any are on their way. */
+static bool send(struct spw__agent *a, bool raw_only)
+{
+	int ret = spw_writeback_start(a->space, WRITEBACK_BYTES, raw_only);
+
+	if (ret == -ENOSPC)
+		ret = spw_clean(a->space, a->reclaim_work);
+	a->moving = ret > 0 || ret == -EAGAIN;
+	return a->moving;
+}
+
 /* Keep the pool between its marks. Returns whether objects are on their way to the file. */
 static bool writeback(struct spw__agent *a)
 {
@@ -74,12 +85,7 @@ static bool writeback(struct spw__agent *a)
 		a->draining = true;
 	else if (ts.used_bytes * 100 < limit * POOL_LOW)
 		a->draining = false;
-	int ret = spw_writeback_start(a->space, WRITEBACK_BYTES, !a->draining);
-
-	if (ret == -ENOSPC)
-		ret = spw_clean(a->space, a->reclaim_work);
-	a->moving = ret > 0 || ret == -EAGAIN;
-	return a->moving;
+	return send(a, !a->draining);
 }
 
 /* Every tier is full. Said once; what happens then is --on-full. */
@@ -167,9 +173,14 @@ static bool reclaim_step(struct spw__agent *a, bool *starved)
 
 	if (ret > 0)
 		return true;
-	if (ret == -ENOSPC && !moving && spw_writeback_poll(a->space, MS) <= 0)
+	/* A pool of few blocks can be full below its marks: of blocks of other sizes. */
+	if (ret == -ENOSPC && !moving)
+		moving = a->file && send(a, false);
+	bool moved = (moving || ret == -ENOSPC) && spw_writeback_poll(a->space, MS) > 0;
+
+	if (ret == -ENOSPC && !moved && !spw_writeback_under_way(a->space))
 		report_full(a);
-	return moving && spw_writeback_poll(a->space, MS) > 0;
+	return moving && moved;
 }
 
 /* The same by the handler, which may neither fault nor wait for what is on its way to the file. */
@@ -195,6 +206,9 @@ bool spw__reclaim_here(struct spw__agent *a)
 		__atomic_add_fetch(&a->rec->beat, 1, __ATOMIC_RELAXED);
 	}
 	done = !a->busy && over_mark(a) > 0 && reclaim_step_here(a);
+	/* A page that has to be touched first: that is for a thread that may fault. */
+	if (a->busy)
+		spw__reclaim_kick(a);
 	spw__unlock(&a->work);
 	return done;
 }
@@ -317,7 +331,7 @@ int spw__reclaim_thread(void *agent)
 			uint64_t until = spw__plat_now_ns() + MS;
 
 			/* Near a handler on the program's CPU, work from another costs both: only what is urgent. */
-			if (spw__place_bound(a) && !over_cap(a))
+			if (spw__place_bound(a) && !over_cap(a) && !a->busy)
 				writeback(a);
 			else
 				while (reclaim_step(a, &starved) && spw__plat_now_ns() < until)
