@@ -6,8 +6,8 @@
  * between walks only one number of each known process is read, through a descriptor that stays open, and the nearer
  * the tree is to its cap the more often.
  *
- * What agents rely on: target_bytes of a READY record is the resident size, less what is shared, that its process should hold
- * itself to.
+ * What agents rely on: target_bytes of a READY record is the resident size, less what is shared, that its process
+ * should hold itself to.
  */
 #include "cmd/tree.h"
 
