@@ -132,9 +132,11 @@ int spw__agent_register(struct spw__agent *a, uint64_t start, uint64_t end, uint
 	 * The map may have changed since it was read, and registering skips holes. Moving pages out of memory that is
 	 * not registered would lose them. With its first page there, placing zeros in the whole range fails with EEXIST
 	 * if, and only if, one registered mapping covers it all. (The first page may be out: a mapping that grew is new
-	 * to us.)
+	 * to us.) Were it not there, or about to be discarded, zeros would be placed, over pages that are out too.
 	 */
 	spw__fault_serve(a, start);
+	if (!spw__event_clear(a, start, start + SPW_PAGE) || !spw__page_there(a, start))
+		return -EAGAIN;
 	return spw__uffd_zero(a->uffd, p, end - start) == -EEXIST ? 0 : -EAGAIN;
 }
 
