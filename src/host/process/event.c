@@ -113,15 +113,10 @@ void spw__event_remove(struct spw__agent *a, uint64_t start, uint64_t end, uint6
 /* Every piece of a region in [start, end) has been unmapped by an event that is still to come. */
 static void owe(struct spw__agent *a, uint64_t start, uint64_t end)
 {
-	const struct spw__region *g;
-
-	for (uint64_t va = start; va < end && (g = spw__regions_at(&a->regions, va)) != NULL && g->start < end;) {
-		uint64_t from = g->start > va ? g->start : va, to = g->end < end ? g->end : end;
-
+	for (uint64_t from = start, to = end; spw__regions_next(&a->regions, &from, &to); from = to, to = end) {
 		if (a->owed_count == SPW_OWED)
 			spw__agent_die("saw too many mappings change at once", 0);
 		a->owed[a->owed_count++] = (struct spw__region){from, to};
-		va = to;
 	}
 	spw__pt_free_range(&a->pt, start, end);
 	spw__regions_cut(&a->regions, start, end);
