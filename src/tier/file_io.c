@@ -2,15 +2,15 @@
 /*
  * The I/O below a file tier: writes by io_uring, reads by pread or, watched, by a ring of their own.
  *
- * A write must not hold up the thread that evicts, a read has a thread waiting for it anyway. The write ring is made at the
- * first write, by the process that writes; a forked child that used its parent's would reap the parent's writes. So
+ * A write must not hold up the thread that evicts, a read has a thread waiting for it anyway. The write ring is made at
+ * the first write, by the process that writes; a forked child that used its parent's would reap the parent's writes. So
  * both rings' records lie in pages that the kernel wipes in the child. Where io_uring is refused, a write is a pwrite,
  * and its result waits to be reaped.
  *
- * A thread that sleeps for a read of a fast disk sleeps as long again for its CPU: the interrupt may come to another CPU, and an
- * idle one has to be woken, in a virtual machine by the hypervisor. A caller who takes the CPU from nobody can have its
- * small reads watched instead: the thread looks at the ring until the result is there, for up to twice as long as
- * reads took lately, and not at all where they take long.
+ * A thread that sleeps for a read of a fast disk sleeps as long again for its CPU: the interrupt may come to another
+ * CPU, and an idle one has to be woken, in a virtual machine by the hypervisor. A caller who takes the CPU from nobody
+ * can have its small reads watched instead: the thread looks at the ring until the result is there, for up to twice as
+ * long as reads took lately, and not at all where they take long.
  *
  * Without O_DIRECT the kernel would keep a copy of all that is swapped out, in memory that swapping was to win: each
  * range is then written through and dropped from the page cache.

@@ -5,9 +5,9 @@
  * A random read fetches the one or two blocks that the object lies in. A sequential one would do that for each object,
  * though the next dozens lie around it: they went out together, if in whatever order the pool held them, which is
  * often the reverse of the program's. So a read near another fetches the whole window of the file that it lies in, and
- * the following ones find their bytes there. Nobody has to tell a window that its part of the
- * file was written anew: bytes of another generation do not pass the seal, and what does not pass is read again from
- * the file before it is an error.
+ * the following ones find their bytes there. Nobody has to tell a window that its part of the file was written anew:
+ * bytes of another generation do not pass the seal, and what does not pass is read again from the file before it is an
+ * error.
  */
 #include "tier/file_internal.h"
 
@@ -89,8 +89,8 @@ static struct spw__window *oldest_window(struct spw__file *f)
 }
 
 /*
- * Fill the window that the object lies in, not beyond its segment. Windows overlap by the longest object, so that each lies
- * whole in the one in which it begins. False if all are busy or the object could not be read.
+ * Fill the window that the object lies in, not beyond its segment. Windows overlap by the longest object, so that each
+ * lies whole in the one in which it begins. False if all are busy or the object could not be read.
  */
 static bool fill_window(struct spw__file *f, const struct place *p)
 {

@@ -2,7 +2,8 @@
 #ifndef SPW_TIER_RING_H
 #define SPW_TIER_RING_H
 /*
- * An io_uring of our own, by raw system calls: the threads that use it have no errno for a library to set, and call no malloc.
+ * An io_uring of our own, by raw system calls: the threads that use it have no errno for a library to set, and call no
+ * malloc.
  *
  * A ring belongs to the process that made it: its mappings are not copied by a fork. The caller keeps the record where
  * a forked child finds it wiped. Calls on one ring must not overlap, but for spw__ring_wait().

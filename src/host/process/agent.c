@@ -44,6 +44,11 @@ uint64_t spw__agent_target(const struct spw__agent *a)
 	return target;
 }
 
+bool spw__agent_over(const struct spw__agent *a)
+{
+	return __atomic_load_n(&a->resident, __ATOMIC_RELAXED) > (int64_t)spw__agent_target(a);
+}
+
 static __attribute__((noreturn)) void end_by(int sig)
 {
 	struct {

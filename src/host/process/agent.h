@@ -74,7 +74,6 @@ struct spw__agent {
 	/* Of the one who works: guarded by `work`. */
 	bool reported;             /* that every tier is full, since something last went out */
 	bool draining;             /* the pool is between its marks, on the way down */
-	bool moving;               /* objects are on their way to the file */
 	uint64_t measured;         /* when resident was, ns */
 	bool family;               /* a fork shared pages: resident counts some twice */
 	uint64_t shared_next;      /* when to measure them again, ns */
@@ -98,8 +97,7 @@ struct spw__agent {
 	uint32_t stream_hand;
 	struct spw__quarantine quarantine[SPW_QUARANTINES];
 	uint32_t quarantines;
-	struct spw__region
-		owed[SPW_OWED]; /* unmapped, and mapped again since, by events in the wrong order; see event.c */
+	struct spw__region owed[SPW_OWED]; /* by unmap events that are late; see event.c */
 	uint32_t owed_count;
 	struct spw__copying copying;
 	uint64_t hand; /* where the sweep goes on */
@@ -121,6 +119,8 @@ extern struct spw__agent spw__agent;
 
 /* The most this process should hold resident, bytes. */
 uint64_t spw__agent_target(const struct spw__agent *a);
+/* Whether it holds more. */
+bool spw__agent_over(const struct spw__agent *a);
 /* Open userfaultfd, make the space and its tiers, start the handler. 0 or -errno, said already. */
 int spw__agent_arm(struct spw__agent *a);
 /*

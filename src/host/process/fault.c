@@ -3,8 +3,8 @@
  * The handler thread: it brings pages back.
  *
  * A message must not be read before the host lock is held: reading an event lets the program go on, and an eviction
- * at that moment would act on a map that is no longer true. So the thread polls without the lock, then locks, reads,
- * handles, unlocks. Every call that puts a page in place can say -EAGAIN (an event waits behind this fault): then the
+ * at that moment would act on a map that is no longer true. So the thread locks, reads, handles, unlocks, and sleeps
+ * only when there was nothing to read: while it wakes one fault's thread, the next message has often come. Every call that puts a page in place can say -EAGAIN (an event waits behind this fault): then the
  * waiting thread is woken to fault again, and the event is read next.
  *
  * One wake-up costs more than a page. Pages that continue a stream are fetched in growing windows; pages never used
@@ -80,10 +80,10 @@ static void stream_advance(struct spw__agent *a, uint64_t va, unsigned pages)
 	}
 }
 
-static bool over_cap(struct spw__agent *a)
+/* Over the target, where waiting helps. */
+static bool short_of_room(const struct spw__agent *a)
 {
-	return __atomic_load_n(&a->resident, __ATOMIC_RELAXED) > (int64_t)spw__agent_target(a) &&
-	       !__atomic_load_n(&a->full, __ATOMIC_RELAXED);
+	return spw__agent_over(a) && !__atomic_load_n(&a->full, __ATOMIC_RELAXED);
 }
 
 /*
@@ -92,18 +92,18 @@ static bool over_cap(struct spw__agent *a)
  */
 static bool wait_for_room(struct spw__agent *a, uint64_t va)
 {
-	if (!over_cap(a))
+	if (!short_of_room(a))
 		return true;
 	spw__unlock(&a->lock);
 	__atomic_store_n(&a->waiting, 1, __ATOMIC_SEQ_CST);
 	/* An eviction by copy needs this thread to read on. */
-	for (unsigned i = 0; i < WAIT_ROUNDS && over_cap(a) && !spw__copy_under_way(a); i++) {
+	for (unsigned i = 0; i < WAIT_ROUNDS && short_of_room(a) && !spw__copy_under_way(a); i++) {
 		uint32_t seen = __atomic_load_n(&a->room, __ATOMIC_ACQUIRE);
 
 		if (spw__reclaim_here(a))
 			continue;
 		spw__reclaim_kick(a);
-		if (over_cap(a))
+		if (short_of_room(a))
 			spw__wait(&a->room, seen, 1000000);
 	}
 	__atomic_store_n(&a->waiting, 0, __ATOMIC_SEQ_CST);

@@ -19,6 +19,7 @@
  * it.
  */
 #include "host/process/agent.h"
+#include "host/process/evict.h"
 #include "host/process/uffd.h"
 #include "platform/platform.h"
 
@@ -87,10 +88,12 @@ int spw__frame_return(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t
 	if (!begin_return(f, frame))
 		return -ENOENT;
 	/* Stored before we began? */
-	long done = spw_cache_get(a->space, e, &now) || now != frame ? -ENOENT
-		    : a->move                                        ? spw__uffd_move(a->uffd, to, from, SPW_PAGE)
-								     : -EINVAL;
+	bool gone = spw_cache_get(a->space, e, &now) || now != frame;
+	long done = gone ? -ENOENT : a->move ? spw__uffd_move_page(a->uffd, to, from) : -EINVAL;
 
+	/* Or the mapping is gone. A frame that is empty is neither: the program would get zeros for its page. */
+	if (done == -ENOENT && !gone && !spw__page_there(a, (uintptr_t)from))
+		spw__agent_die("has lost a page that it took out", 0);
 	/* A mapping that was protected or locked since takes no moved page, but a copy. */
 	if (done == -EINVAL || done == -EBUSY)
 		done = spw__uffd_copy_quiet(a->uffd, to, from, SPW_PAGE);

@@ -90,68 +90,58 @@ void spw__measure(struct spw__agent *a, uint64_t *data)
 	a->measured = spw__plat_now_ns();
 }
 
-static void publish_record(struct spw__agent *a)
+/* What was not yet added to the tree's counter. */
+static void add(uint64_t *total, uint64_t now, uint64_t *last)
 {
-	struct spw_ctl_proc *r = a->rec;
-	struct spw_tier_stats ts = {0};
-	struct spw_space_stats ss;
-	uint64_t metadata;
-
-	spw_stats(a->space, &ss);
-	spw__lock(&a->lock);
-	metadata = spw__pt_metadata(&a->pt) + ss.metadata_bytes;
-	spw__unlock(&a->lock);
-	if (a->zswap)
-		a->zswap->ops->stats(a->zswap, &ts);
-	metadata += ts.metadata_bytes;
-	__atomic_store_n(&r->pool_bytes, ts.used_bytes, __ATOMIC_RELAXED);
-	__atomic_store_n(&r->pool_stored, ts.stored_bytes, __ATOMIC_RELAXED);
-	__atomic_store_n(&r->pool_pages, ts.pages, __ATOMIC_RELAXED);
-	if (a->file) {
-		a->file->ops->stats(a->file, &ts);
-		metadata += ts.metadata_bytes;
-		__atomic_store_n(&r->file_pages, ts.pages, __ATOMIC_RELAXED);
-		__atomic_store_n(&r->file_stored, ts.stored_bytes, __ATOMIC_RELAXED);
-	}
-	__atomic_store_n(&r->metadata_bytes, metadata, __ATOMIC_RELAXED);
-	__atomic_store_n(&r->same_pages, ss.same, __ATOMIC_RELAXED);
-	__atomic_store_n(&r->swapped_pages, ss.entries, __ATOMIC_RELAXED);
+	__atomic_add_fetch(total, now - *last, __ATOMIC_RELAXED);
+	*last = now;
 }
 
-/* Differences of the space's own counters go to the tree's. */
-static void publish_totals(struct spw__agent *a)
+static void tell(uint64_t *where, uint64_t now)
 {
-	struct spw__published *last = &a->published;
-	struct spw_ctl_total *t = &a->ctl->total;
-	struct spw_tier_stats ts = {0};
-	struct spw_space_stats ss;
+	__atomic_store_n(where, now, __ATOMIC_RELAXED);
+}
 
-	spw_stats(a->space, &ss);
-	__atomic_add_fetch(&t->same_filled_pages, ss.same_stores - last->same, __ATOMIC_RELAXED);
-	__atomic_add_fetch(&t->writeback_pages, ss.writebacks - last->writebacks, __ATOMIC_RELAXED);
-	last->same = ss.same_stores;
-	last->writebacks = ss.writebacks;
-	if (a->zswap) {
-		a->zswap->ops->stats(a->zswap, &ts);
-		__atomic_add_fetch(&t->pool_reads, ts.reads - last->pool.reads, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&t->pool_writes, ts.writes - last->pool.writes, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&t->pool_errors, ts.errors - last->pool.errors, __ATOMIC_RELAXED);
-		last->pool = ts;
-	}
-	if (a->file) {
-		a->file->ops->stats(a->file, &ts);
-		__atomic_add_fetch(&t->file_reads, ts.reads - last->file.reads, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&t->file_writes, ts.writes - last->file.writes, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&t->file_errors, ts.errors - last->file.errors, __ATOMIC_RELAXED);
-		last->file = ts;
-	}
+static struct spw_tier_stats stats_of(struct spw_tier *t)
+{
+	struct spw_tier_stats ts = {0};
+
+	if (t)
+		t->ops->stats(t, &ts);
+	return ts;
 }
 
 void spw__publish(struct spw__agent *a, uint64_t now)
 {
 	if (now - a->published_at < PUBLISH_NS)
 		return;
-	publish_record(a);
-	publish_totals(a);
 	a->published_at = now;
+
+	struct spw_tier_stats pool = stats_of(a->zswap), file = stats_of(a->file);
+	struct spw__published *last = &a->published;
+	struct spw_ctl_total *t = &a->ctl->total;
+	struct spw_ctl_proc *r = a->rec;
+	struct spw_space_stats ss;
+
+	spw_stats(a->space, &ss);
+	spw__lock(&a->lock);
+	uint64_t metadata = spw__pt_metadata(&a->pt);
+
+	spw__unlock(&a->lock);
+	tell(&r->metadata_bytes, metadata + ss.metadata_bytes + pool.metadata_bytes + file.metadata_bytes);
+	tell(&r->same_pages, ss.same);
+	tell(&r->swapped_pages, ss.entries);
+	tell(&r->pool_bytes, pool.used_bytes);
+	tell(&r->pool_stored, pool.stored_bytes);
+	tell(&r->pool_pages, pool.pages);
+	tell(&r->file_pages, file.pages);
+	tell(&r->file_stored, file.stored_bytes);
+	add(&t->same_filled_pages, ss.same_stores, &last->same);
+	add(&t->writeback_pages, ss.writebacks, &last->writebacks);
+	add(&t->pool_reads, pool.reads, &last->pool.reads);
+	add(&t->pool_writes, pool.writes, &last->pool.writes);
+	add(&t->pool_errors, pool.errors, &last->pool.errors);
+	add(&t->file_reads, file.reads, &last->file.reads);
+	add(&t->file_writes, file.writes, &last->file.writes);
+	add(&t->file_errors, file.errors, &last->file.errors);
 }

@@ -58,15 +58,14 @@ static uint64_t pool_limit(const struct spw__agent *a)
 	return limit > others + least ? limit - others : least;
 }
 
-/* Start moving objects to the file; raw_only: those that the pool gains nothing by. Returns whether any are on their way. */
+/* Start moving objects to the file; raw_only: those that the pool gains nothing by. Whether any are on their way. */
 static bool send(struct spw__agent *a, bool raw_only)
 {
 	int ret = spw_writeback_start(a->space, WRITEBACK_BYTES, raw_only);
 
 	if (ret == -ENOSPC)
 		ret = spw_clean(a->space, a->reclaim_work);
-	a->moving = ret > 0 || ret == -EAGAIN;
-	return a->moving;
+	return ret > 0 || ret == -EAGAIN;
 }
 
 /* Keep the pool between its marks. Returns whether objects are on their way to the file. */
@@ -78,8 +77,7 @@ static bool writeback(struct spw__agent *a)
 	spw__zswap_set_size(a->zswap, limit);
 	if (!a->file)
 		return false;
-	if (spw_writeback_poll(a->space, 0) > 0)
-		a->moving = true;
+	spw_writeback_poll(a->space, 0);
 	a->zswap->ops->stats(a->zswap, &ts);
 	if (ts.used_bytes * 100 > limit * POOL_HIGH || !a->ctl->zswap_bytes)
 		a->draining = true;
@@ -119,11 +117,6 @@ static int64_t over_mark(const struct spw__agent *a)
 	uint64_t target = spw__agent_target(a), spare = spw__frames_spares(&a->frames) * SPW_PAGE;
 
 	return __atomic_load_n(&a->resident, __ATOMIC_RELAXED) - (int64_t)(target - margin(target) + spare);
-}
-
-static bool over_cap(const struct spw__agent *a)
-{
-	return __atomic_load_n(&a->resident, __ATOMIC_RELAXED) > (int64_t)spw__agent_target(a);
 }
 
 /* Take pages out while the backlog of frames is short. False: there is none, and no page to be had. */
@@ -226,7 +219,7 @@ void spw__reclaim_kick(struct spw__agent *a)
 static uint64_t rest(struct spw__agent *a, uint64_t room, uint32_t *beat)
 {
 	uint32_t now = __atomic_load_n(&a->rec->beat, __ATOMIC_RELAXED);
-	bool resting = spw__place_bound(a) && now != *beat && !over_cap(a);
+	bool resting = spw__place_bound(a) && now != *beat && !spw__agent_over(a);
 	uint64_t sleep = room / GROWTH;
 
 	*beat = now;
@@ -262,12 +255,12 @@ static void scan(struct spw__agent *a)
 }
 
 /*
- * The scans' part of this thread's time is bounded: a map of thousands of ranges takes time to read. Over the target, where what
- * is not known cannot be taken either, they get half.
+ * The scans' part of this thread's time is bounded: a map of thousands of ranges takes time to read. Over the target,
+ * where what is not known cannot be taken either, they get half.
  */
 static bool scan_due(const struct spw__agent *a, uint64_t now, uint64_t scanned_at, uint64_t cost)
 {
-	return now - scanned_at > (over_cap(a) ? 1 : SCAN_SHARE) * cost;
+	return now - scanned_at > (spw__agent_over(a) ? 1 : SCAN_SHARE) * cost;
 }
 
 /* On a CPU: to have been preempted, or to have waited for a lock, does not make a scan a costly one. */
@@ -331,7 +324,7 @@ int spw__reclaim_thread(void *agent)
 			uint64_t until = spw__plat_now_ns() + MS;
 
 			/* Near a handler on the program's CPU, work from another costs both: only what is urgent. */
-			if (spw__place_bound(a) && !over_cap(a) && !a->busy)
+			if (spw__place_bound(a) && !spw__agent_over(a) && !a->busy)
 				writeback(a);
 			else
 				while (reclaim_step(a, &starved) && spw__plat_now_ns() < until)
