@@ -254,15 +254,6 @@ static void scan(struct spw__agent *a)
 	spw__unlock(&a->lock);
 }
 
-/*
- * The scans' part of this thread's time is bounded: a map of thousands of ranges takes time to read. Over the target,
- * where what is not known cannot be taken either, they get half.
- */
-static bool scan_due(const struct spw__agent *a, uint64_t now, uint64_t scanned_at, uint64_t cost)
-{
-	return now - scanned_at > (spw__agent_over(a) ? 1 : SCAN_SHARE) * cost;
-}
-
 /* On a CPU: to have been preempted, or to have waited for a lock, does not make a scan a costly one. */
 static uint64_t time_run(void)
 {
@@ -280,12 +271,64 @@ static void supervisor_gone(struct spw__agent *a)
 		spw__sys2(SYS_kill, spw__sys0(SYS_getpid), 9);
 }
 
+/* What the thread remembers from round to round. Times in ns. */
+struct rounds {
+	uint64_t watched_at, heat_at, scanned_at, scan_cost;
+	uint32_t beat;
+	bool starved;
+};
+
+/*
+ * Look at the map if it may have changed. The scans' part of this thread's time is bounded: a map of thousands of
+ * ranges takes time to read. Over the target, where what is not known cannot be taken either, they get half.
+ */
+static void keep_scanned(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t now)
+{
+	if (data == a->scanned_data && !r->starved && !__atomic_load_n(&a->rescan, __ATOMIC_RELAXED))
+		return;
+	if (now - r->scanned_at <= (spw__agent_over(a) ? 1 : SCAN_SHARE) * r->scan_cost)
+		return;
+	uint64_t began = time_run();
+
+	scan(a);
+	a->scanned_data = data;
+	r->scanned_at = spw__plat_now_ns();
+	r->scan_cost = time_run() - began;
+}
+
+static void each_second(struct spw__agent *a)
+{
+	if (a->file)
+		spw_clean(a->space, a->reclaim_work);
+	__atomic_store_n(&a->rec->heat, __atomic_exchange_n(&a->faults_window, 0, __ATOMIC_RELAXED), __ATOMIC_RELAXED);
+}
+
+/* One round of an armed agent. */
+static void work(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t now)
+{
+	spw__place_watch(a);
+	keep_scanned(a, r, data, now);
+	uint64_t until = spw__plat_now_ns() + MS;
+
+	/* Near a handler on the program's CPU, work from another costs both: only what is urgent. */
+	if (spw__place_bound(a) && !spw__agent_over(a) && !a->busy)
+		writeback(a);
+	else
+		while (reclaim_step(a, &r->starved) && spw__plat_now_ns() < until)
+			;
+	spw_compact(a->space, SPW_FRAMES_BATCH);
+	spw__publish(a, now);
+	if (now - r->heat_at > 1000 * MS) {
+		each_second(a);
+		r->heat_at = now;
+	}
+}
+
 int spw__reclaim_thread(void *agent)
 {
 	struct spw__agent *a = agent;
-	uint64_t data, heat_at = 0, watched_at = 0, scan_cost = 0, scanned_at = 0;
-	uint32_t beat = 0;
-	bool starved = false;
+	struct rounds r = {0};
+	uint64_t data;
 
 	a->reclaim_tid = (int)spw__sys0(SYS_gettid);
 	/* Before those who fill the memory, where that is allowed. */
@@ -301,46 +344,18 @@ int spw__reclaim_thread(void *agent)
 		uint64_t resident = (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED);
 		uint64_t room = target > resident ? target - resident : 0;
 
-		if (now - watched_at > 100 * MS) {
+		if (now - r.watched_at > 100 * MS) {
 			supervisor_gone(a);
-			watched_at = now;
+			r.watched_at = now;
 		}
 		if (!a->armed && room < target / 8 + MARGIN_MIN && spw__agent_arm(a)) {
 			a->refused = true;
 			spw__unlock(&a->work);
 			return 0;
 		}
-		if (a->armed) {
-			spw__place_watch(a);
-			if ((data != a->scanned_data || starved || __atomic_load_n(&a->rescan, __ATOMIC_RELAXED)) &&
-			    scan_due(a, now, scanned_at, scan_cost)) {
-				uint64_t began = time_run();
-
-				scan(a);
-				a->scanned_data = data;
-				scanned_at = spw__plat_now_ns();
-				scan_cost = time_run() - began;
-			}
-			uint64_t until = spw__plat_now_ns() + MS;
-
-			/* Near a handler on the program's CPU, work from another costs both: only what is urgent. */
-			if (spw__place_bound(a) && !spw__agent_over(a) && !a->busy)
-				writeback(a);
-			else
-				while (reclaim_step(a, &starved) && spw__plat_now_ns() < until)
-					;
-			spw_compact(a->space, SPW_FRAMES_BATCH);
-			spw__publish(a, now);
-			if (now - heat_at > 1000 * MS) {
-				if (a->file)
-					spw_clean(a->space, a->reclaim_work);
-				__atomic_store_n(&a->rec->heat,
-						 __atomic_exchange_n(&a->faults_window, 0, __ATOMIC_RELAXED),
-						 __ATOMIC_RELAXED);
-				heat_at = now;
-			}
-		}
+		if (a->armed)
+			work(a, &r, data, now);
 		spw__unlock(&a->work);
-		spw__wait(&a->rec->kick, seen, rest(a, room, &beat));
+		spw__wait(&a->rec->kick, seen, rest(a, room, &r.beat));
 	}
 }
