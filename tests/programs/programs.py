@@ -13,12 +13,13 @@ import subprocess
 import sys
 import time
 
-from common import HERE, MIB, capped, expect, main, read_samples, read_stats, run, tool
+from common import HERE, MIB, TIMEOUT, capped, expect, main, read_samples, read_stats, run, tool
 
 PYTHON = sys.executable
 SLACK = 16 * MIB  # the cap, plus this or 5 %, in 99 of 100 samples
 LEAST_CAP = 16 * MIB  # `spillway run` takes no less
 NEVER = 64 * MIB  # the cap, plus this, in none
+SHARED_SECONDS = 4  # for both sides of a fork to write to what they share
 PLAIN, UNDER = "1", "2"  # processes until the program has a child: itself; with `spillway run`
 
 
@@ -214,8 +215,27 @@ def redis(scratch):
     return f"{need / MIB:.0f} MiB in {cap / MIB:.0f}, peak {peak / MIB:.0f}, {s['swap_out_pages']} out, {s['swap_in_pages']} in"
 
 
+def sharers(scratch):
+    """All that a process has at a fork fits, just; then both sides write to what they share."""
+    samples, stats = (os.path.join(scratch, n) for n in ("samples", "stats"))
+    cap = 192 * MIB
+    command = [tool("sampler"), samples, UNDER] + capped(cap, [tool("pages"), "180", "1"], "--evict", "move", stats=stats)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as both:
+        both.stdin.write(b"fill\nchurn\n")
+        expect(both.stdout.readline() == b"filled\n", "it does not fill its memory")
+        expect(both.stdout.readline().startswith(b"churning"), "it does not fork")
+        time.sleep(SHARED_SECONDS)
+        said, _ = both.communicate(timeout=TIMEOUT)
+    expect(both.returncode == 0 and sorted(said.split(b"\n")) == [b"", b"right child", b"right parent"],
+           f"exit status {both.returncode}, said {said}")
+    s = check_stats(stats)
+    peak = check_memory(samples, cap)
+    return f"2 times 180 MiB in {cap / MIB:.0f}, peak {peak / MIB:.0f}, {s['swap_out_pages']} out, {s['swap_in_pages']} in"
+
+
 CASES = [program(name, "move") for name in PROGRAMS]
 CASES.append(("redis-server with writes while it saves, by move", redis))
+CASES.append(("both sides of a fork near the cap, by move", sharers))
 CASES += [program(name, "wp") for name in WITHOUT_MOVE]
 
 if __name__ == "__main__":

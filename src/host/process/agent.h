@@ -77,10 +77,10 @@ struct spw__agent {
 	uint64_t measured;         /* when resident was, ns */
 	bool family;               /* a fork shared pages: resident counts some twice */
 	uint64_t shared_next;      /* when to measure them again, ns */
-	uint64_t shared;           /* bytes of resident that others count too, when last measured */
+	uint64_t shared;           /* bytes of resident that others counted too, when last measured */
 	uint64_t busy, busy_bytes; /* pages of ours alone that the kernel would not move, 0 = none */
 	uint64_t stuck;            /* where that has been tried to mend last */
-	bool take_shared;          /* what a fork shared is to be taken too */
+	unsigned shared_left;      /* pages to take before those that a fork shared are left alone again */
 	struct spw__published published;
 	uint64_t published_at; /* ns */
 	uint64_t scanned_data; /* private writable pages of address space at the last look at the map */
@@ -103,6 +103,7 @@ struct spw__agent {
 	uint64_t hand; /* where the sweep goes on */
 	bool armed;    /* changes under `work` */
 	bool rescan;   /* the map has changed in a way that its size may not show */
+	bool guarded;  /* writes to what a fork shared ask first; see cow.c */
 	struct spw__fork fork;
 	uint64_t fork_pid, fork_nonce; /* address of the socket that our children find us by */
 
@@ -110,6 +111,7 @@ struct spw__agent {
 	uint32_t room;    /* futex: memory was given back */
 	uint32_t waiting; /* the handler waits for room */
 	int64_t resident; /* bytes: last measurement plus what was put in, less what was taken out */
+	uint64_t copied;  /* bytes: by writes to shared pages since those were measured */
 	uint32_t full;    /* no room can be made (every tier is full, or nothing is left to take): do not wait for it */
 	uint64_t faults_window; /* pages brought back since the last heat update */
 };

@@ -13,6 +13,7 @@
  */
 #include "host/process/evict.h"
 #include "host/process/agent.h"
+#include "host/process/cow.h"
 #include "host/process/uffd.h"
 #include "platform/sys.h"
 
@@ -171,7 +172,7 @@ static int sweep_span(struct spw__agent *a, uint64_t va, const uint64_t *pm, uns
 {
 	/* Worth taking: ours alone, which neither a fork-shared page nor the zero page is. */
 	uint64_t mask = having(pm, n, PM_PRESENT | PM_EXCLUSIVE), present = having(pm, n, PM_PRESENT);
-	uint64_t theirs = a->take_shared && mask != present ? shared(a, va, n, mask) : 0;
+	uint64_t theirs = a->shared_left && mask != present ? shared(a, va, n, mask) : 0;
 	uint64_t open = mask | theirs ? cold(a, va, n) : 0;
 	int taken = 0;
 
@@ -272,10 +273,14 @@ static int sweep_leaf(struct spw__agent *a, unsigned wanted, bool *wrapped)
  * The kernel keeps a page that a fork shared marked as such until it is next written, even when the other side is long
  * gone, and does not move it. Ask for write faults that write nothing, then try again once. (A page pinned for I/O
  * stays as it is.)
- * The lock is not held: if the page went meanwhile, the handler serves the fault.
+ * The lock is not held: if the page went meanwhile, the handler serves the fault. Of a write it must not have to, for
+ * writes wait for the room that is to be made here.
  */
 static void unshare(struct spw__agent *a)
 {
+	/* What is taken out here is one copy less, and the other side's part of it. */
+	if (a->guarded)
+		spw__cow_open(a, a->busy, a->busy_bytes, a->busy_bytes / 2);
 	spw__sys3(SYS_madvise, a->busy, a->busy_bytes, MADV_POPULATE_WRITE);
 	a->hand = a->busy / SPW_RUN_BYTES * SPW_RUN_BYTES;
 	a->stuck = a->busy;

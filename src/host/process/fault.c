@@ -12,6 +12,7 @@
  */
 #include "host/latency.h"
 #include "host/process/agent.h"
+#include "host/process/cow.h"
 #include "host/process/evict.h"
 #include "host/process/uffd.h"
 #include "platform/platform.h"
@@ -260,6 +261,23 @@ static struct served serve(struct spw__agent *a, uint64_t va, bool may_wait)
 	return pages + zeros ? (struct served){va, pages + zeros} : again;
 }
 
+/* A page that a fork shared is written to, and the following ones if a stream goes on with it. */
+static struct served serve_write(struct spw__agent *a, uint64_t va)
+{
+	if (!wait_for_room(a, va))
+		return (struct served){va, 1};
+	const struct spw__region *g = spw__regions_at(&a->regions, va);
+	uint64_t bytes = (uint64_t)stream_window(a, va) * SPW_PAGE;
+	uint64_t most = g && g->start <= va ? g->end - va : SPW_PAGE;
+
+	bytes = bytes < most ? bytes : most;
+	/* This wakes. */
+	if (spw__cow_open(a, va, bytes, bytes))
+		return (struct served){va, 1};
+	stream_advance(a, va, (unsigned)(bytes / SPW_PAGE));
+	return (struct served){0, 0};
+}
+
 static void wake(struct spw__agent *a, struct served s)
 {
 	if (s.pages)
@@ -277,15 +295,20 @@ static bool read_message(struct spw__agent *a, struct uffd_msg *m)
 	return spw__sys3(SYS_read, a->uffd, m, sizeof(*m)) == (long)sizeof(*m);
 }
 
-/* Handle a message that is no fault for a missing page. False: it is one. */
+static bool is_write(const struct uffd_msg *m)
+{
+	return m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP;
+}
+
+/* Handle a message that is no fault which brings memory in. False: it is one. */
 static bool handled(struct spw__agent *a, const struct uffd_msg *m)
 {
 	if (spw__copy_holds(a, m))
 		return true;
 	if (m->event != UFFD_EVENT_PAGEFAULT)
 		spw__event(a, m);
-	else if (m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP)
-		/* A page that was on its way out and stayed. This wakes. */
+	else if (is_write(m) && !a->guarded)
+		/* A page that was on its way out and stayed, or not shared any more. This wakes. */
 		spw__uffd_protect(a->uffd, (void *)(uintptr_t)spw__msg_page(m), SPW_PAGE, 0);
 	else
 		return false;
@@ -328,7 +351,7 @@ int spw__fault_thread(void *agent)
 
 		if (got && !handled(a, &m)) {
 			spw__place_fault(a, m.arg.pagefault.feat.ptid, waited);
-			s = serve(a, spw__msg_page(&m), true);
+			s = is_write(&m) ? serve_write(a, spw__msg_page(&m)) : serve(a, spw__msg_page(&m), true);
 		}
 		spw__unlock(&a->lock);
 		/* And for that reason holding no lock. */

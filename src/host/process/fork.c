@@ -21,6 +21,7 @@
  */
 #include "host/process/fork.h"
 #include "host/process/agent.h"
+#include "host/process/cow.h"
 #include "host/process/text.h"
 #include "host/process/uffd.h"
 #include "platform/platform.h"
@@ -259,6 +260,18 @@ static void serve_early(struct spw__agent *a, uint64_t va)
 	spw__uffd_wake(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
 }
 
+static bool is_write(const struct uffd_msg *m)
+{
+	return m->event == UFFD_EVENT_PAGEFAULT && m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP;
+}
+
+/* A write to what the fork shares. Now it cannot wait for room. */
+static void let_write(int fd, uint64_t va)
+{
+	if (spw__uffd_protect(fd, (void *)(uintptr_t)va, SPW_PAGE, 0))
+		spw__uffd_wake(fd, (void *)(uintptr_t)va, SPW_PAGE);
+}
+
 static void finish(struct spw__agent *a)
 {
 	struct spw__fork *f = &a->fork;
@@ -292,7 +305,9 @@ static void read_own(struct spw__agent *a)
 		}
 		break;
 	case UFFD_EVENT_PAGEFAULT:
-		if (copied || (spw__forklog_full(&f->log) && (int)m.arg.pagefault.feat.ptid != f->forker))
+		if (is_write(&m))
+			let_write(a->uffd, spw__msg_page(&m));
+		else if (copied || (spw__forklog_full(&f->log) && (int)m.arg.pagefault.feat.ptid != f->forker))
 			spw__held_add(a, &f->held, &m);
 		else
 			serve_early(a, spw__msg_page(&m));
@@ -309,7 +324,9 @@ static void read_child(struct spw__agent *a)
 
 	if (spw__sys3(SYS_read, f->child_fd, &m, sizeof(m)) != (long)sizeof(m))
 		return;
-	if (m.event == UFFD_EVENT_PAGEFAULT)
+	if (is_write(&m))
+		let_write(f->child_fd, spw__msg_page(&m));
+	else if (m.event == UFFD_EVENT_PAGEFAULT)
 		serve_child(a, spw__msg_page(&m));
 	else
 		spw__agent_die("a forked child changed its mappings before it took over", m.event);
@@ -475,8 +492,10 @@ static void freeze(struct spw__agent *a)
 	spw__frames_empty(a);
 	if (f->listen_fd < 0) {
 		bring_all(a);
+		spw__cow_guard(a);
 		return;
 	}
+	spw__cow_guard(a);
 	int slot = f->able ? reserve_record(a) : -EACCES;
 	int ret = slot < 0 ? 0 : spw_fork_prepare(a->space, (unsigned)slot);
 
@@ -484,6 +503,8 @@ static void freeze(struct spw__agent *a)
 		spw__agent_die("cannot prepare a fork", -ret);
 	f->uncapped = slot < 0;
 	f->child_slot = (unsigned)slot;
+	if (!f->uncapped)
+		__atomic_store_n(&a->ctl->proc[slot].target_bytes, spw__agent_target(a) / 2, __ATOMIC_RELAXED);
 	f->log.count = f->held.events = f->held.faults = 0;
 	f->told = false;
 	f->ready = 0;
@@ -495,6 +516,7 @@ static void thaw(struct spw__agent *a)
 	struct spw__fork *f = &a->fork;
 
 	a->family = true;
+	a->shared_next = 0;
 	if (f->listen_fd < 0)
 		return;
 	struct spw_ctl_proc *r = f->uncapped ? NULL : &a->ctl->proc[f->child_slot];
@@ -502,6 +524,9 @@ static void thaw(struct spw__agent *a)
 	if (r && __atomic_load_n(&r->pid, __ATOMIC_ACQUIRE) < 0) {
 		spw_fork_failed(a->space, f->child_slot);
 		__atomic_store_n(&r->pid, 0, __ATOMIC_RELEASE);
+	} else if (r) {
+		/* Until the supervisor shares the cap out anew, in milliseconds: each side has half of all that there was. */
+		__atomic_store_n(&a->rec->target_bytes, spw__agent_target(a) / 2, __ATOMIC_RELAXED);
 	}
 	spw__forklog_settle(a, &f->log);
 	spw__held_release(a, &f->held);
@@ -648,6 +673,7 @@ static void child(void)
 	}
 	a->slot = f->child_slot;
 	a->family = true;
+	a->shared_next = 0;
 	spw__agent_inherit(a);
 	if (spw__thread_start(child_thread, a, 1) < 0)
 		spw__agent_die("cannot start a thread after a fork", EAGAIN);

@@ -15,7 +15,7 @@
 #include <string.h>
 
 #define PUBLISH_NS   10000000ull
-#define SHARED_SHARE 10ull /* time between two counts of shared pages, in times that one takes */
+#define SHARED_SHARE 5ull /* time between two counts of shared pages, in times that one takes */
 
 /*
  * Two numbers of /proc/self/statm, in pages: resident, the second, and data, the sixth. data is what the program may
@@ -60,6 +60,7 @@ static void measure_shared(struct spw__agent *a)
 
 	if (began < a->shared_next)
 		return;
+	__atomic_store_n(&a->copied, 0, __ATOMIC_RELAXED);
 	int fd = spw__open("/proc/self/smaps_rollup", O_RDONLY);
 	long n = spw__sys3(SYS_read, fd, text, sizeof(text) - 1);
 
@@ -70,7 +71,6 @@ static void measure_shared(struct spw__agent *a)
 	uint64_t rss = rollup(text, "Rss:"), pss = rollup(text, "Pss:");
 
 	a->shared = rss > pss ? rss - pss : 0;
-	__atomic_store_n(&a->rec->shared_bytes, a->shared, __ATOMIC_RELAXED);
 	uint64_t now = spw__plat_now_ns();
 
 	a->shared_next = now + SHARED_SHARE * (now - began);
@@ -85,8 +85,13 @@ void spw__measure(struct spw__agent *a, uint64_t *data)
 	read_statm(a, data, &resident);
 	resident *= SPW_PAGE;
 	__atomic_store_n(&a->rec->resident_bytes, resident, __ATOMIC_RELAXED);
-	resident -= a->shared < resident ? a->shared : resident;
-	__atomic_store_n(&a->resident, (int64_t)resident, __ATOMIC_RELAXED);
+	/* What has been copied since is not shared any more. */
+	uint64_t copied = __atomic_load_n(&a->copied, __ATOMIC_RELAXED);
+	uint64_t shared = a->shared > copied ? a->shared - copied : 0;
+
+	shared = shared < resident ? shared : resident;
+	__atomic_store_n(&a->rec->shared_bytes, shared, __ATOMIC_RELAXED);
+	__atomic_store_n(&a->resident, (int64_t)(resident - shared), __ATOMIC_RELAXED);
 	a->measured = spw__plat_now_ns();
 }
 

@@ -10,6 +10,7 @@
  * has been confirmed.
  */
 #include "host/process/agent.h"
+#include "host/process/cow.h"
 #include "platform/platform.h"
 #include "platform/sys.h"
 #include "tier/zswap.h"
@@ -29,6 +30,8 @@
 #define BACKLOG_MAX     8192u
 #define POOL_HIGH       95u /* % of the pool's limit */
 #define POOL_LOW        90u
+#define SHARED_BATCH    4096u /* pages */
+#define LITTLE          16u   /* a part so small of what is resident, shared, is not worth a guard */
 #define STAGING_BYTES   (4ull << 20)
 #define WRITEBACK_BYTES (1u << 20) /* asked for at a time */
 
@@ -125,11 +128,23 @@ static bool stage(struct spw__agent *a, bool may_fault)
 	uint64_t target = spw__agent_target(a),
 		 waiting = __atomic_load_n(&a->frames.head, __ATOMIC_RELAXED) - a->frames.tail;
 
+	if (waiting >= backlog(target))
+		return true;
 	/*
-	 * Over the target after a fork: each side needs a copy of its own of a shared page before it can be rid of it.
+	 * What a fork shared comes last: each side needs a copy of its own of such a page before it can be rid of it,
+	 * and until both are, there is more of it than before. To find that there is nothing else takes a look at all
+	 * of the map, so then many are taken before the next.
 	 */
-	a->take_shared = a->family && over_mark(a) > (int64_t)margin(target);
-	return waiting >= backlog(target) || spw__evict(a, SPW_FRAMES_BATCH, may_fault) || waiting;
+	if (!a->family || !spw__agent_over(a))
+		a->shared_left = 0;
+	unsigned taken = spw__evict(a, SPW_FRAMES_BATCH, may_fault);
+
+	if (taken < SPW_FRAMES_BATCH && !a->shared_left && a->family && spw__agent_over(a)) {
+		a->shared_left = SHARED_BATCH;
+		taken += spw__evict(a, SPW_FRAMES_BATCH, may_fault);
+	}
+	a->shared_left -= taken < a->shared_left ? taken : a->shared_left;
+	return taken || waiting;
 }
 
 /* Store a batch of frames, and tell whoever waits for room. As spw__frames_store(). */
@@ -159,7 +174,8 @@ static bool reclaim_step(struct spw__agent *a, bool *starved)
 	}
 	if (!stage(a, true)) {
 		*starved = true;
-		__atomic_store_n(&a->full, 1, __ATOMIC_RELAXED);
+		/* Under the target, what is shared has not been tried. */
+		__atomic_store_n(&a->full, spw__agent_over(a), __ATOMIC_RELAXED);
 		return false;
 	}
 	int ret = store(a);
@@ -300,6 +316,11 @@ static void each_second(struct spw__agent *a)
 {
 	if (a->file)
 		spw_clean(a->space, a->reclaim_work);
+	if (a->guarded && a->shared < (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED) / LITTLE) {
+		spw__lock(&a->lock);
+		spw__cow_lift(a);
+		spw__unlock(&a->lock);
+	}
 	__atomic_store_n(&a->rec->heat, __atomic_exchange_n(&a->faults_window, 0, __ATOMIC_RELAXED), __ATOMIC_RELAXED);
 }
 
