@@ -85,6 +85,25 @@ static uint64_t arrived(const struct spw__agent *a, uint32_t first, unsigned n)
 }
 
 /*
+ * Which of n pages went over to the frames from `first` on, when the kernel counts `counted`. Linux 6.18 does not count
+ * pages that it moves after it had to look at one again, and then says EEXIST, for they are there. A page that went is
+ * in its frame and no longer at va: what else is in a frame has been put there by somebody who looked at it.
+ */
+static uint64_t went(const struct spw__agent *a, uint64_t va, uint32_t first, unsigned n, unsigned counted)
+{
+	uint64_t there = arrived(a, first, n), pm[64];
+
+	if (counted == n || !(there >> counted))
+		return there;
+	if (spw__sys4(SYS_pread64, a->pagemap_fd, pm, n * sizeof(pm[0]), va / SPW_PAGE * 8) !=
+	    (long)(n * sizeof(pm[0])))
+		spw__agent_die("cannot read its own page map", EIO);
+	uint64_t stayed = having(pm, n, PM_PRESENT) | having(pm, n, PM_SWAP);
+
+	return there & ~(stayed >> counted << counted);
+}
+
+/*
  * Move n neighbouring pages of one leaf. Pages gone over, or -errno if none: -EAGAIN an event waits, -ENOSPC no room in
  * the ring, else the kernel will not move them.
  */
@@ -106,10 +125,14 @@ static int take(struct spw__agent *a, uint64_t va, unsigned n)
 	if (ret)
 		return ret;
 	long done = spw__uffd_move(a->uffd, spw__frame_at(f, first), (void *)(uintptr_t)va, (size_t)n * SPW_PAGE);
-	unsigned moved = done > 0 ? (unsigned)((uint64_t)done / SPW_PAGE) : 0;
+	unsigned counted = done > 0 ? (unsigned)((uint64_t)done / SPW_PAGE) : 0;
+	uint64_t over = went(a, va, first, n, counted);
+	unsigned moved = counted < n && over >> counted ? 64u - (unsigned)__builtin_clzll(over) : counted;
 
 	if (moved)
-		spw__evict_record(a, va, arrived(a, first, moved), moved);
+		spw__evict_record(a, va, over, moved);
+	else if (done == -EEXIST)
+		f->head++; /* a frame that is not empty is nobody's: past it */
 	spw__pt_settle(&a->pt, va, n);
 	return moved ? (int)moved : done ? (int)done : -EBUSY;
 }
