@@ -166,22 +166,15 @@ static unsigned serve_frame(struct spw__agent *a, uint64_t va, spw_entry_t e)
 	return n;
 }
 
-/* Put n pages in place from `from`. spare: it is one page, which the program may have as it is. */
-static long put(struct spw__agent *a, uint64_t va, void *from, unsigned n, bool spare)
+/* Put n pages in place from the window. */
+static long put(struct spw__agent *a, uint64_t va, unsigned n)
 {
 	void *to = (void *)(uintptr_t)va;
-	long done = spare ? spw__uffd_move_page(a->uffd, to, from) : -EINVAL;
+	long done = spw__uffd_copy_quiet(a->uffd, to, a->window, (size_t)n * SPW_PAGE);
 
-	/* A mapping that may not be written to or is locked takes no moved page, but a copy. */
-	if (done == -EINVAL || done == -EBUSY)
-		done = spw__uffd_copy_quiet(a->uffd, to, from, (size_t)n * SPW_PAGE);
-	else if (done > 0)
-		return done;
-	if (spare)
-		spw__frames_unused(&a->frames, from);
 	/* A window may reach past the mapping; the page that was asked for does not. */
 	if (done <= 0 && n > 1)
-		done = spw__uffd_copy_quiet(a->uffd, to, from, SPW_PAGE);
+		done = spw__uffd_copy_quiet(a->uffd, to, a->window, SPW_PAGE);
 	if (done > 0)
 		placed(a, (unsigned)((size_t)done / SPW_PAGE));
 	return done;
@@ -191,7 +184,6 @@ static long put(struct spw__agent *a, uint64_t va, void *from, unsigned n, bool 
 static unsigned serve_stored(struct spw__agent *a, uint64_t va, spw_entry_t e)
 {
 	unsigned want = stream_window(a, va), have = 0;
-	char *spare = want == 1 ? spw__frames_spare(&a->frames) : NULL, *to = spare ? spare : a->window;
 	spw_slot_t where = SPW_SLOT_NONE;
 
 	while (have < want) {
@@ -201,7 +193,7 @@ static unsigned serve_stored(struct spw__agent *a, uint64_t va, spw_entry_t e)
 			     spw_kind(a->space, next) == SPW_FRAME))
 			break;
 		e = next;
-		int ret = spw_load(a->space, a->fault_work, e, to + (size_t)have * SPW_PAGE, &where);
+		int ret = spw_load(a->space, a->fault_work, e, a->window + (size_t)have * SPW_PAGE, &where);
 
 		if (ret && have == 0)
 			spw__agent_lost(e, where, -ret);
@@ -209,7 +201,7 @@ static unsigned serve_stored(struct spw__agent *a, uint64_t va, spw_entry_t e)
 			break;
 		have++;
 	}
-	long done = put(a, va, to, have, spare != NULL);
+	long done = put(a, va, have);
 
 	if (done <= 0)
 		return 0;

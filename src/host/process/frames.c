@@ -14,9 +14,11 @@
  * Giving a frame's memory back needs care. The frames belong to the first userfaultfd, because only then does the
  * kernel refuse the move (-EAGAIN) while the program unmaps or remaps something, which is what makes eviction safe. But
  * madvise(2) on them would raise an event that only we can read. So spent frames are moved once more, to a range that
- * belongs to a second userfaultfd without events. There they are not discarded at once: a page that comes back is
- * restored into one of them and moved, which costs less than to give one page to the kernel and to have another from
- * it.
+ * belongs to a second userfaultfd without events, and discarded there.
+ *
+ * It is tempting to restore the next page into a spent one and to move that: it would save the kernel a page given back
+ * and one asked for. But a page that the program gave to a pipe or a socket without a copy (vmsplice, MSG_ZEROCOPY) is
+ * read there after it went out, and nothing tells that somebody still holds it. Discarded, it keeps its bytes for him.
  */
 #include "host/process/agent.h"
 #include "host/process/evict.h"
@@ -27,7 +29,6 @@
 #include <string.h>
 
 #define BLOCK_BYTES ((size_t)SPW_FRAMES_BATCH * SPW_PAGE)
-#define SPENT_BYTES (SPW_SPENT_BLOCKS * BLOCK_BYTES)
 
 int spw__frames_reopen(struct spw__agent *a)
 {
@@ -38,7 +39,7 @@ int spw__frames_reopen(struct spw__agent *a)
 	a->spent_fd = spw__uffd_open(&features, false); /* nothing ever faults there */
 	if (a->spent_fd < 0)
 		return a->spent_fd;
-	return spw__uffd_register(a->spent_fd, a->frames.spent, SPENT_BYTES, UFFDIO_REGISTER_MODE_WP);
+	return spw__uffd_register(a->spent_fd, a->frames.spent, BLOCK_BYTES, UFFDIO_REGISTER_MODE_WP);
 }
 
 int spw__frames_init(struct spw__agent *a)
@@ -47,7 +48,7 @@ int spw__frames_init(struct spw__agent *a)
 
 	*f = (struct spw__frames){0};
 	f->base = spw__plat_reserve((size_t)SPW_FRAMES * SPW_PAGE);
-	f->spent = spw__plat_reserve(SPENT_BYTES);
+	f->spent = spw__plat_reserve(BLOCK_BYTES);
 	f->owner = spw__plat_reserve(SPW_FRAMES * sizeof(*f->owner));
 	f->home = spw__plat_reserve(SPW_FRAMES * sizeof(*f->home));
 	if (!f->base || !f->spent || !f->owner || !f->home)
@@ -78,6 +79,16 @@ static bool begin_return(struct spw__frames *f, uint32_t frame)
 	return false;
 }
 
+/* Linux 6.18 may move a page and say that it is there already: see evict.c. */
+static long move_back(struct spw__agent *a, void *to, const void *from)
+{
+	long done = spw__uffd_move_page(a->uffd, to, from);
+
+	if (done == -EEXIST && !spw__page_there(a, (uintptr_t)from) && spw__page_there(a, (uintptr_t)to))
+		return SPW_PAGE;
+	return done;
+}
+
 int spw__frame_return(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t frame)
 {
 	struct spw__frames *f = &a->frames;
@@ -89,7 +100,7 @@ int spw__frame_return(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t
 		return -ENOENT;
 	/* Stored before we began? */
 	bool gone = spw_cache_get(a->space, e, &now) || now != frame;
-	long done = gone ? -ENOENT : a->move ? spw__uffd_move_page(a->uffd, to, from) : -EINVAL;
+	long done = gone ? -ENOENT : a->move ? move_back(a, to, from) : -EINVAL;
 
 	/* Or the mapping is gone. A frame that is empty is neither: the program would get zeros for its page. */
 	if (done == -ENOENT && !gone && !spw__page_there(a, (uintptr_t)from))
@@ -103,17 +114,16 @@ int spw__frame_return(struct spw__agent *a, uint64_t va, spw_entry_t e, uint32_t
 	return done > 0 ? 0 : done ? (int)done : -EAGAIN;
 }
 
-/* Move what n frames hold to the spent pages at `to`. */
-static void spend(struct spw__agent *a, uint32_t frame, unsigned n, char *to)
+/* Move what n frames hold to the spent pages. */
+static void move_away(struct spw__agent *a, uint32_t frame, unsigned n)
 {
-	size_t left = (size_t)n * SPW_PAGE;
-	char *from = spw__frame_at(&a->frames, frame);
+	char *from = spw__frame_at(&a->frames, frame), *to = a->frames.spent;
 
-	while (left) {
+	for (size_t left = (size_t)n * SPW_PAGE; left;) {
 		long done = spw__uffd_move(a->spent_fd, to, from, left);
 
 		if (done == -EEXIST) {
-			/* A debugger that looks at the range leaves zero pages in it. */
+			/* Moved, but not counted (evict.c); or zeros that a debugger left which looked at the range. */
 			spw__plat_discard(to, left);
 			continue;
 		}
@@ -130,56 +140,16 @@ static void spend(struct spw__agent *a, uint32_t frame, unsigned n, char *to)
 	}
 }
 
-/* The spare pages of a block are no longer to be had. How many there were. Host lock held. */
-static unsigned withdraw(struct spw__frames *f, unsigned block)
+/* Give back the memory of n frames. */
+static void discard(struct spw__agent *a, uint32_t frame, unsigned n)
 {
-	return (unsigned)__builtin_popcountll(__atomic_exchange_n(&f->spare[block], 0, __ATOMIC_RELAXED));
-}
+	char *from = spw__frame_at(&a->frames, frame);
 
-/* Make room for a batch in the block that comes next. Returns its first page. */
-static char *next_block(struct spw__agent *a)
-{
-	struct spw__frames *f = &a->frames;
-	char *block = f->spent + f->hand * BLOCK_BYTES;
-
-	spw__lock(&a->lock);
-	unsigned spares = withdraw(f, f->hand);
-
-	spw__unlock(&a->lock);
-	if (spares || f->used[f->hand])
-		spw__plat_discard(block, BLOCK_BYTES);
-	f->used[f->hand] = false;
-	__atomic_sub_fetch(&a->resident, (int64_t)spares * SPW_PAGE, __ATOMIC_RELAXED);
-	return block;
-}
-
-void *spw__frames_spare(struct spw__frames *f)
-{
-	for (unsigned b = 0; b < SPW_SPENT_BLOCKS; b++) {
-		uint64_t mask = f->spare[b];
-
-		if (mask) {
-			__atomic_store_n(&f->spare[b], mask & (mask - 1), __ATOMIC_RELAXED);
-			return f->spent + b * BLOCK_BYTES + (size_t)__builtin_ctzll(mask) * SPW_PAGE;
-		}
+	if (a->move) {
+		move_away(a, frame, n);
+		from = a->frames.spent;
 	}
-	return NULL;
-}
-
-void spw__frames_unused(struct spw__frames *f, void *spare)
-{
-	size_t page = (size_t)((char *)spare - f->spent) / SPW_PAGE;
-
-	__atomic_fetch_or(&f->spare[page / SPW_FRAMES_BATCH], 1ull << page % SPW_FRAMES_BATCH, __ATOMIC_RELAXED);
-}
-
-unsigned spw__frames_spares(const struct spw__frames *f)
-{
-	unsigned n = 0;
-
-	for (unsigned b = 0; b < SPW_SPENT_BLOCKS; b++)
-		n += (unsigned)__builtin_popcountll(__atomic_load_n(&f->spare[b], __ATOMIC_RELAXED));
-	return n;
+	spw__plat_discard(from, (size_t)n * SPW_PAGE);
 }
 
 void spw__frames_empty(struct spw__agent *a)
@@ -192,20 +162,10 @@ void spw__frames_empty(struct spw__agent *a)
 
 		n = n < SPW_FRAMES_BATCH ? n : SPW_FRAMES_BATCH;
 		n = n < SPW_FRAMES - frame ? n : SPW_FRAMES - frame;
-		if (a->move) {
-			spw__plat_discard(f->spent, BLOCK_BYTES);
-			spend(a, frame, (unsigned)n, f->spent);
-		} else {
-			spw__plat_discard(spw__frame_at(f, frame), n * SPW_PAGE);
-		}
+		discard(a, frame, (unsigned)n);
 		memset(&f->owner[frame], 0xff, n * sizeof(*f->owner));
 		f->tail += n;
 	}
-	for (unsigned b = 0; b < SPW_SPENT_BLOCKS; b++) {
-		withdraw(f, b);
-		f->used[b] = false;
-	}
-	spw__plat_discard(f->spent, SPENT_BYTES);
 }
 
 int spw__frames_store(struct spw__agent *a)
@@ -223,8 +183,8 @@ int spw__frames_store(struct spw__agent *a)
 	if (start == end)
 		return 0;
 
-	uint64_t pos = start, stored = 0;
-	bool stale = false;
+	uint64_t pos = start;
+	unsigned stored = 0;
 	int ret = 0;
 
 	for (; pos < end; pos++) {
@@ -240,32 +200,22 @@ int spw__frames_store(struct spw__agent *a)
 			      : -ESTALE;
 		__atomic_store_n(&f->storing, 0, __ATOMIC_SEQ_CST);
 		if (ret == 0)
-			stored |= 1ull << (pos - start);
-		else if (ret == -ESTALE || ret == -ENOENT)
-			stale = true;
-		else
+			stored++;
+		else if (ret != -ESTALE && ret != -ENOENT)
 			break;
 	}
-	unsigned n = (unsigned)(pos - start), gone = (unsigned)__builtin_popcountll(stored);
+	unsigned n = (unsigned)(pos - start);
 	uint32_t frame = (uint32_t)(start % SPW_FRAMES);
 
-	if (n && a->move) {
-		spend(a, frame, n, next_block(a));
-	} else if (n) {
-		spw__plat_discard(spw__frame_at(f, frame), (size_t)n * SPW_PAGE);
-		__atomic_sub_fetch(&a->resident, (int64_t)gone * SPW_PAGE, __ATOMIC_RELAXED);
-	}
+	if (n)
+		discard(a, frame, n);
+	__atomic_sub_fetch(&a->resident, (int64_t)stored * SPW_PAGE, __ATOMIC_RELAXED);
 	spw__lock(&a->lock);
 	memset(&f->owner[frame], 0xff, n * sizeof(*f->owner));
 	f->tail = pos;
-	if (n && a->move) {
-		__atomic_store_n(&f->spare[f->hand], stored, __ATOMIC_RELAXED);
-		f->used[f->hand] = stale;
-		f->hand = (f->hand + 1) % SPW_SPENT_BLOCKS;
-	}
 	spw__unlock(&a->lock);
-	__atomic_add_fetch(&a->ctl->total.swap_out_pages, gone, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&a->ctl->total.swap_out_pages, stored, __ATOMIC_RELAXED);
 	if (!n)
 		return ret == -ENOMEM ? -ENOSPC : ret;
-	return gone ? (int)gone : 1;
+	return stored ? (int)stored : 1;
 }

@@ -13,24 +13,17 @@
 
 #define SPW_FRAMES       16384u /* frames of the ring: address space, 64 MiB; the host bounds how many hold a page */
 #define SPW_FRAMES_BATCH 64u    /* pages stored at a time */
-#define SPW_SPENT_BLOCKS 4u
 
 struct spw__agent;
 
 struct spw__frames {
 	char *base;      /* SPW_FRAMES pages, registered with the first userfaultfd */
-	char *spent;     /* SPW_SPENT_BLOCKS * SPW_FRAMES_BATCH pages, registered with the second */
+	char *spent;     /* SPW_FRAMES_BATCH pages, registered with the second */
 	uint32_t *owner; /* entry index of each, SPW_ENTRY_NONE = a hole */
 	uint64_t *home;  /* address each came from (an mremap since then is not noted) */
 	uint64_t head, tail;
 	uint32_t storing;   /* A frame + 1 that is being stored, 0 = none; see frames.c */
 	uint32_t returning; /* A frame + 1 that is being put back, 0 = none */
-
-	/* Of the spent pages' blocks. Spare pages can be used again: A, written with the host lock held. */
-	uint64_t spare[SPW_SPENT_BLOCKS];
-	/* Of the one who stores: a block may hold memory besides its spare pages; the block that comes next. */
-	bool used[SPW_SPENT_BLOCKS];
-	unsigned hand;
 };
 
 int spw__frames_init(struct spw__agent *a);
@@ -51,16 +44,8 @@ static inline char *spw__frame_at(const struct spw__frames *f, uint32_t frame)
 	return f->base + (size_t)frame * SPW_PAGE;
 }
 
-/* A page of memory, of unknown bytes, for a page that comes back; NULL if there is none. Host lock held. */
-void *spw__frames_spare(struct spw__frames *f);
-/* It was not used. Host lock held. */
-void spw__frames_unused(struct spw__frames *f, void *spare);
-/* How many there are. Any thread. */
-unsigned spw__frames_spares(const struct spw__frames *f);
-
 /*
- * Store the oldest frames, up to SPW_FRAMES_BATCH positions; their memory becomes spare or is given back. Host lock not
- * held; one thread. Returns pages stored, 0 if the ring is empty, -ENOSPC when the tiers are full and nothing went.
+ * Store the oldest frames, up to SPW_FRAMES_BATCH positions, and give their memory back. Host lock not held; one thread. Returns pages stored, 0 if the ring is empty, -ENOSPC when the tiers are full and nothing went.
  */
 int spw__frames_store(struct spw__agent *a);
 #endif

@@ -114,12 +114,12 @@ static uint32_t backlog(uint64_t target)
 	return frames < BACKLOG_MIN ? BACKLOG_MIN : frames > BACKLOG_MAX ? BACKLOG_MAX : (uint32_t)frames;
 }
 
-/* Bytes that are to go. Spare pages are as good as gone: what comes back goes into them. */
+/* Bytes that are to go. */
 static int64_t over_mark(const struct spw__agent *a)
 {
-	uint64_t target = spw__agent_target(a), spare = spw__frames_spares(&a->frames) * SPW_PAGE;
+	uint64_t target = spw__agent_target(a);
 
-	return __atomic_load_n(&a->resident, __ATOMIC_RELAXED) - (int64_t)(target - margin(target) + spare);
+	return __atomic_load_n(&a->resident, __ATOMIC_RELAXED) - (int64_t)(target - margin(target));
 }
 
 /* Take pages out while the backlog of frames is short. False: there is none, and no page to be had. */
