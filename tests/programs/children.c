@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * children bare | dropped | namespace: forks of a process whose pages are out, which libc does not announce (a bare
- * clone(2)), or whose child may not open what the agent needs (its parent has given up root's privileges), or in a pid
- * namespace of their own. Both sides check every page afterwards. Exit status 0, 1 (said what was wrong) or 77 (cannot
- * be tested here).
+ * children plain | bare | dropped | namespace: forks of a process whose pages are out, as they are, or not announced by
+ * libc (a bare clone(2)), or whose child may not open what the agent needs (its parent has given up root's privileges),
+ * or in a pid namespace of their own. Both sides check every page afterwards. Exit status 0, 1 (said what was wrong) or
+ * 77 (cannot be tested here).
  */
 #include <sched.h>
 #include <signal.h>
@@ -113,7 +113,7 @@ int main(int argc, char **argv)
 	const char *how = argc == 2 ? argv[1] : "";
 	int bare = !strcmp(how, "bare"), failed;
 
-	if (!bare && strcmp(how, "dropped") != 0 && strcmp(how, "namespace") != 0)
+	if (!bare && strcmp(how, "plain") != 0 && strcmp(how, "dropped") != 0 && strcmp(how, "namespace") != 0)
 		return 1;
 	if (!strcmp(how, "namespace") && (failed = enter_namespace()))
 		return failed;

@@ -272,14 +272,16 @@ static void let_write(int fd, uint64_t va)
 		spw__uffd_wake(fd, (void *)(uintptr_t)va, SPW_PAGE);
 }
 
-static void finish(struct spw__agent *a)
+static void finish(struct spw__fork *f)
 {
-	struct spw__fork *f = &a->fork;
-
 	if (f->child_fd >= 0)
 		spw__sys1(SYS_close, f->child_fd);
 	f->child_fd = -1;
-	pass(f, SPW_FORK_DONE);
+	/* Without fork events two say so, and the reclaimer may be through by the second time. */
+	uint32_t frozen = SPW_FORK_FROZEN;
+
+	__atomic_compare_exchange_n(&f->state, &frozen, SPW_FORK_DONE, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+	spw__wake_all(&f->state);
 }
 
 static void read_own(struct spw__agent *a)
@@ -301,7 +303,7 @@ static void read_own(struct spw__agent *a)
 		if (f->uncapped) {
 			spw__fork_event(a, f->child_fd);
 			f->child_fd = -1;
-			finish(a);
+			finish(f);
 		}
 		break;
 	case UFFD_EVENT_PAGEFAULT:
@@ -398,9 +400,9 @@ void spw__fork_serve(struct spw__agent *a)
 			if (sock >= 0)
 				spw__sys1(SYS_close, sock);
 			if (done)
-				finish(a);
+				finish(f);
 		} else if (n == 0 && (f->child_fd >= 0 ? child_dead(a) : no_child(f))) {
-			finish(a);
+			finish(f);
 		}
 	}
 }
@@ -476,7 +478,7 @@ static void parent(void)
 	} else {
 		__atomic_store_n(&f->after, 1, __ATOMIC_RELEASE);
 		if (f->listen_fd < 0)
-			pass(f, SPW_FORK_DONE);
+			finish(f);
 		await(f, SPW_FORK_NONE);
 	}
 	spw__unlock(&f->lock);
@@ -490,6 +492,10 @@ static void freeze(struct spw__agent *a)
 	spw__evict_undo(a);
 	/* What is left there (pages of ranges unmapped since) would be shared with the child, and then stuck. */
 	spw__frames_empty(a);
+	f->log.count = f->held.events = f->held.faults = 0;
+	f->told = false;
+	f->ready = 0;
+	f->after = 0;
 	if (f->listen_fd < 0) {
 		bring_all(a);
 		spw__cow_guard(a);
@@ -505,10 +511,6 @@ static void freeze(struct spw__agent *a)
 	f->child_slot = (unsigned)slot;
 	if (!f->uncapped)
 		__atomic_store_n(&a->ctl->proc[slot].target_bytes, spw__agent_target(a) / 2, __ATOMIC_RELAXED);
-	f->log.count = f->held.events = f->held.faults = 0;
-	f->told = false;
-	f->ready = 0;
-	f->after = 0;
 }
 
 static void thaw(struct spw__agent *a)
@@ -517,9 +519,7 @@ static void thaw(struct spw__agent *a)
 
 	a->family = true;
 	a->shared_next = 0;
-	if (f->listen_fd < 0)
-		return;
-	struct spw_ctl_proc *r = f->uncapped ? NULL : &a->ctl->proc[f->child_slot];
+	struct spw_ctl_proc *r = f->uncapped || f->listen_fd < 0 ? NULL : &a->ctl->proc[f->child_slot];
 
 	if (r && __atomic_load_n(&r->pid, __ATOMIC_ACQUIRE) < 0) {
 		spw_fork_failed(a->space, f->child_slot);

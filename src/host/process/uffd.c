@@ -44,7 +44,8 @@ int spw__uffd_open(uint64_t *features, bool kernel_faults)
 		spw__sys1(SYS_close, fd);
 		return (int)ret;
 	}
-	*features = api.features;
+	/* The kernel answers with all that it knows, not with what is on. */
+	*features &= api.features;
 	return (int)fd;
 }
 
