@@ -126,9 +126,11 @@ static const void *bytes_of(struct spw__agent *a, spw_entry_t e, void *page)
 	return page;
 }
 
-/* Every page that is out comes back, before a fork of which no event will tell. */
-static void bring_all(struct spw__agent *a)
+/* Bring what is out. False: the program has changed its mappings meanwhile, and some of it may be elsewhere now. */
+static bool bring_pass(struct spw__agent *a)
 {
+	bool steady = true;
+
 	for (uint32_t i = 0; i < a->regions.count; i++) {
 		struct spw__region g = a->regions.at[i];
 
@@ -136,9 +138,11 @@ static void bring_all(struct spw__agent *a)
 			spw_entry_t e = spw__pt_lookup(&a->pt, va);
 			long done = spw__uffd_copy(a->uffd, (void *)(uintptr_t)va, bytes_of(a, e, a->window), SPW_PAGE);
 
-			if (done == -EAGAIN) {
+			/* Without a mapping there may be an event to come that says where it is now. */
+			if (done == -EAGAIN || (done == -ENOENT && spw__uffd_changing(a->uffd, a->ctl))) {
 				spw__fault_drain(a);
 				spw__sys0(SYS_sched_yield);
+				steady = false;
 				continue;
 			}
 			if (done < 0 && done != -EEXIST && done != -ENOENT)
@@ -148,6 +152,14 @@ static void bring_all(struct spw__agent *a)
 			va += SPW_PAGE;
 		}
 	}
+	return steady;
+}
+
+/* Every page that is out comes back, before a fork of which no event will tell. */
+static void bring_all(struct spw__agent *a)
+{
+	while (!bring_pass(a))
+		;
 }
 
 static void give_all(struct spw__agent *a, int fd, struct spw__held *h);
@@ -277,11 +289,7 @@ static void finish(struct spw__fork *f)
 	if (f->child_fd >= 0)
 		spw__sys1(SYS_close, f->child_fd);
 	f->child_fd = -1;
-	/* Without fork events two say so, and the reclaimer may be through by the second time. */
-	uint32_t frozen = SPW_FORK_FROZEN;
-
-	__atomic_compare_exchange_n(&f->state, &frozen, SPW_FORK_DONE, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-	spw__wake_all(&f->state);
+	pass(f, SPW_FORK_DONE);
 }
 
 static void read_own(struct spw__agent *a)
@@ -341,7 +349,7 @@ static bool child_dead(struct spw__agent *a)
 
 /*
  * clone(2) returns only after this thread has read the fork event. If the hook behind it has run and this thread knows
- * of no event, none was sent: the fork failed.
+ * of no event, none was sent: the fork failed, or the child is none of ours.
  */
 static bool no_child(struct spw__fork *f)
 {
@@ -384,7 +392,8 @@ void spw__fork_serve(struct spw__agent *a)
 		struct pollfd p[3] = {{.fd = a->uffd, .events = POLLIN},
 				      {.fd = f->child_fd, .events = POLLIN},
 				      {.fd = f->told ? f->listen_fd : -1, .events = POLLIN}};
-		long n = spw__sys3(SYS_poll, p, 3, f->child_fd >= 0 && !f->told ? 1 : ALIVE_CHECK_MS);
+		bool soon = f->listen_fd < 0 || (f->child_fd >= 0 && !f->told);
+		long n = spw__sys3(SYS_poll, p, 3, soon ? 1 : ALIVE_CHECK_MS);
 
 		if (p[0].revents & POLLIN)
 			read_own(a);
@@ -401,7 +410,7 @@ void spw__fork_serve(struct spw__agent *a)
 				spw__sys1(SYS_close, sock);
 			if (done)
 				finish(f);
-		} else if (n == 0 && (f->child_fd >= 0 ? child_dead(a) : no_child(f))) {
+		} else if (f->child_fd >= 0 ? n == 0 && child_dead(a) : (n == 0 || f->listen_fd < 0) && no_child(f)) {
 			finish(f);
 		}
 	}
@@ -477,8 +486,6 @@ static void parent(void)
 		spw__unlock(&a->work);
 	} else {
 		__atomic_store_n(&f->after, 1, __ATOMIC_RELEASE);
-		if (f->listen_fd < 0)
-			finish(f);
 		await(f, SPW_FORK_NONE);
 	}
 	spw__unlock(&f->lock);
