@@ -102,14 +102,13 @@ static void rescue(void)
 		look(&spw__agent.place);
 }
 
-/* A thread that sees whether the way back is open: for the handler itself it would be too late. */
-static int try_policy(void *agent)
+/* A thread to see on whether the way back is open: for the handler it would be too late. It sleeps, or it would starve. */
+static int sleep_meanwhile(void *agent)
 {
 	struct spw__place *p = &((struct spw__agent *)agent)->place;
-	bool back = set_policy(0, SCHED_IDLE) == 0 && set_policy(0, SCHED_NORMAL) == 0;
 
-	__atomic_store_n(&p->allowed, back ? PLACE_YES : PLACE_NO, __ATOMIC_RELEASE);
-	spw__wake_all(&p->allowed);
+	while (!__atomic_load_n(&p->allowed, __ATOMIC_ACQUIRE))
+		spw__wait(&p->allowed, 0, 1000000000);
 	return 0;
 }
 
@@ -119,10 +118,14 @@ void spw__place_ask(struct spw__agent *a)
 
 	*p = (struct spw__place){.bound = -1, .stat_fd = -1};
 	/* Eviction by copy raises events that the handler has to read meanwhile: it cannot do it itself. */
-	if (!a->move || spw__thread_start(try_policy, a, 0) < 0)
+	int tid = a->move ? spw__thread_start(sleep_meanwhile, a, 0) : -1;
+
+	if (tid < 0)
 		return;
-	while (!__atomic_load_n(&p->allowed, __ATOMIC_ACQUIRE))
-		spw__wait(&p->allowed, 0, 1000000);
+	bool back = set_policy(tid, SCHED_IDLE) == 0 && set_policy(tid, SCHED_NORMAL) == 0;
+
+	__atomic_store_n(&p->allowed, back ? PLACE_YES : PLACE_NO, __ATOMIC_RELEASE);
+	spw__wake_all(&p->allowed);
 }
 
 /* A SCHED_IDLE thread that does not sleep while it waits for the disk is in nobody's way. */
