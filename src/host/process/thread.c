@@ -29,6 +29,7 @@
 #define TCB_BYTES   (8u << 10)
 
 #define MAX_THREADS 4u
+#define TRIES       200u /* 1 ms apart */
 
 static void *memory[MAX_THREADS]; /* stacks of the threads that run */
 static unsigned threads;
@@ -105,6 +106,13 @@ int spw__thread_start(int (*fn)(void *), void *arg, int own_files)
 	spw__sys4(SYS_rt_sigprocmask, 0 /* SIG_BLOCK */, &all, &old, sizeof(all));
 	long tid = clone_thread(flags, (char *)s - 64, tcb, s);
 
+	/* The tree may be at its limit of threads just now; without this one the process would have no cap. */
+	for (unsigned i = 0; tid == -EAGAIN && i < TRIES; i++) {
+		struct timespec ms = {.tv_nsec = 1000000};
+
+		spw__sys2(SYS_nanosleep, &ms, 0);
+		tid = clone_thread(flags, (char *)s - 64, tcb, s);
+	}
 	spw__sys4(SYS_rt_sigprocmask, 2 /* SIG_SETMASK */, &old, 0, sizeof(old));
 	if (tid < 0)
 		spw__plat_release(memory[--threads], bytes);
