@@ -85,8 +85,8 @@ static void name_fix(struct spw_caps *c)
 		snprintf(c->fix, sizeof(c->fix), "see userfaultfd(2) for %s", strerror(-c->error));
 	else if (geteuid() && !read_sysctl("/proc/sys/vm/unprivileged_userfaultfd"))
 		snprintf(c->fix, sizeof(c->fix),
-			 "as root: sysctl vm.unprivileged_userfaultfd=1, or give yourself access: "
-			 "setfacl -m u:%u:rw /dev/userfaultfd",
+			 "as root: sysctl vm.unprivileged_userfaultfd=1, or for this user alone: chown %u "
+			 "/dev/userfaultfd",
 			 geteuid());
 	else
 		snprintf(c->fix, sizeof(c->fix),

@@ -31,7 +31,8 @@
 #include "cmd/swapfile.h"
 #include "cmd/tree.h"
 
-#define ZSWAP_PERCENT 50u /* of --ram, when no size is given */
+#define ZSWAP_PERCENT 50u           /* of --ram, when no size is given */
+#define NOTABLE       (16ull << 20) /* bytes over the cap, or 5 % of it: worth a line at the end */
 
 /* One run, from its options to its end. */
 struct run {
@@ -251,6 +252,20 @@ static bool read_signals(struct run *r)
 	return child;
 }
 
+/* What the agents have left to be said. */
+static void say_lines(struct spw_ctl *ctl)
+{
+	for (unsigned i = 0; i < SPW_CTL_LINES; i++) {
+		struct spw_ctl_line *l = &ctl->line[i];
+
+		if (__atomic_load_n(&l->state, __ATOMIC_ACQUIRE) != SPW_LINE_READY)
+			continue;
+		ssize_t said = write(STDERR_FILENO, l->text, strnlen(l->text, sizeof(l->text)));
+		(void)said; /* nowhere left to complain to */
+		__atomic_store_n(&l->state, SPW_LINE_FREE, __ATOMIC_RELEASE);
+	}
+}
+
 /* Until the program has ended. 0, or SPW_EXIT_FAILED when --on-full kill has ended it. */
 static int supervise(struct run *r)
 {
@@ -259,6 +274,7 @@ static int supervise(struct run *r)
 	bool changed = true;
 
 	while (!r->ended) {
+		say_lines(ctl);
 		if (__atomic_load_n(&ctl->kill_tree, __ATOMIC_ACQUIRE)) {
 			spw__tree_kill();
 			return spw__fail("every tier is full; the program was ended (--on-full kill)");
@@ -273,10 +289,15 @@ static int supervise(struct run *r)
 static void report(const struct run *r)
 {
 	const struct spw_tree *t = &r->tree;
-	char text[2048] = "", peak[32];
+	char text[2048] = "", peak[32], cap[32];
 	size_t len = 0;
 
-	if (r->o.quiet || !t->uncapped_processes)
+	if (r->o.quiet)
+		return;
+	if (t->resident_peak_bytes > r->ram + (r->ram / 20 > NOTABLE ? r->ram / 20 : NOTABLE))
+		spw__say("for a while the cap was exceeded: %s at the most, under a cap of %s",
+			 spw__size_text(t->resident_peak_bytes, peak), spw__size_text(r->ram, cap));
+	if (!t->uncapped_processes)
 		return;
 	for (unsigned i = 0; i < t->uncapped_names && len < sizeof(text); i++) {
 		const struct spw_uncapped *u = &t->uncapped[i];
@@ -330,6 +351,7 @@ int spw__run(char **argv)
 	if (!failed) {
 		failed = supervise(&r);
 		__atomic_store_n(&r.region.ctl->closing, 1, __ATOMIC_RELEASE);
+		say_lines(r.region.ctl);
 		report(&r);
 		if (r.stats)
 			spw__stats_write(r.stats, &r.tree, &r.swap, seconds() - begin);

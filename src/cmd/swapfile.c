@@ -28,18 +28,28 @@
 #define LEAST_BYTES (1ull << 20)
 #define MOST_BYTES  (1ull << 40) /* what a slot can address */
 
-static bool in_ram(const char *dir)
+static bool in_ram(int fd)
 {
 	struct statfs fs;
 
-	return !statfs(dir, &fs) && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+	return !fstatfs(fd, &fs) && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
+static bool directory_in_ram(const char *dir)
+{
+	int fd = open(dir, O_PATH | O_CLOEXEC);
+	bool yes = fd >= 0 && in_ram(fd);
+
+	if (fd >= 0)
+		close(fd);
+	return yes;
 }
 
 const char *spw__swapfile_dir(void)
 {
 	const char *dir = getenv("TMPDIR");
 
-	return dir && *dir && !in_ram(dir) ? dir : "/var/tmp";
+	return dir && *dir && !directory_in_ram(dir) ? dir : "/var/tmp";
 }
 
 /* open(2) with O_DIRECT, and without where the filesystem has none. */
@@ -116,8 +126,8 @@ static int use_existing(const struct spw_options *o, struct spw_swapfile *s, uin
 
 	if (err == -ENODATA)
 		return spw__fail(
-			"--swap file:%s: it exists and is no swapfile; name a new file, or make it one: mkswap %s",
-			s->path, s->path);
+			"--swap file:%s: it has data in it that are no swap; name a file that does not exist yet",
+			s->path);
 	if (err)
 		return spw__fail("--swap file:%s: %s", s->path, strerror(-err));
 	if (h.bad_pages)
@@ -162,6 +172,8 @@ static int open_named(const struct spw_options *o, struct spw_swapfile *s)
 	}
 	if (!S_ISREG(st.st_mode))
 		return spw__fail("--swap file:%s: neither a file nor a block device", s->path);
+	if (in_ram(s->fd) && !o->quiet)
+		spw__say("--swap file:%s is in memory (tmpfs), which the cap does not count", s->path);
 	return st.st_size ? use_existing(o, s, (uint64_t)st.st_size) : format_new(o, s);
 }
 
@@ -191,6 +203,10 @@ int spw__swapfile_open(const struct spw_options *o, struct spw_swapfile *out)
 
 void spw__swapfile_close(struct spw_swapfile *s)
 {
+	/* An empty file of the user's that was made swap: what is in it is of no use to anybody. */
+	if (s->fd >= 0 && s->discard && s->first_byte)
+		fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)s->first_byte,
+			  (off_t)(s->max_bytes - s->first_byte));
 	if (s->fd >= 0)
 		close(s->fd);
 	s->fd = -1;

@@ -18,6 +18,8 @@
 
 #define SPW_CTL_MAGIC   0x3159574c4c495053ull /* "SPILLWY1" */
 #define SPW_CTL_PROCS   256u
+#define SPW_CTL_LINES   8u
+#define SPW_CTL_LINE    508u
 #define SPW_CTL_ENV     "SPILLWAY_CONTROL"
 #define SPW_LAT_BUCKETS 512u /* see spw__lat_bucket() in latency.h: 8 steps an octave of nanoseconds */
 
@@ -62,6 +64,13 @@ struct spw_ctl_total {
 	uint64_t processes;                            /* A agents ever started */
 };
 
+/* A line from an agent for the supervisor to say. */
+struct spw_ctl_line {
+	uint32_t state; /* A SPW_LINE_* */
+	char text[SPW_CTL_LINE];
+};
+enum { SPW_LINE_FREE = 0, SPW_LINE_TAKEN, SPW_LINE_READY };
+
 struct spw_ctl {
 	/* Written once by the supervisor before the program starts. */
 	uint64_t magic;
@@ -87,6 +96,7 @@ struct spw_ctl {
 	uint64_t tree_bytes;  /* A resident of the tree, by the supervisor: uncapped processes in */
 	uint64_t other_bytes; /* A of it, in processes without an agent (and the supervisor) */
 	uint64_t warned_full; /* A 1 once somebody has printed the one line about being over the cap */
+	struct spw_ctl_line line[SPW_CTL_LINES];
 	struct spw_ctl_total total;
 	struct spw_ctl_proc proc[SPW_CTL_PROCS];
 };

@@ -19,7 +19,7 @@ load lib
 
 @test "a file that is no swap is refused and stays as it is" {
 	echo precious >"$T/s"
-	fails 125 "it exists and is no swapfile" run --ram 64M --swap "file:$T/s,size=8M" -- true
+	fails 125 "it has data in it that are no swap" run --ram 64M --swap "file:$T/s,size=8M" -- true
 	[ "$(cat "$T/s")" = precious ]
 }
 

@@ -400,7 +400,7 @@ static int attach(struct spw__agent *a)
 	if ((size_t)st.st_size < sizeof(*a->ctl) || a->ctl->magic != SPW_CTL_MAGIC ||
 	    a->ctl->version != sizeof(struct spw_ctl))
 		return -EPROTO;
-	spw__say_through(a->ctl->supervisor_pid);
+	spw__say_through(a->ctl);
 	return 0;
 }
 

@@ -13,6 +13,7 @@
  * would write errno at a negative offset from %fs. Both find room in the block; nothing else of it is used.
  */
 #include "host/process/thread.h"
+#include "host/control.h"
 #include "host/process/text.h"
 #include "platform/platform.h"
 #include "platform/sys.h"
@@ -22,6 +23,7 @@
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define STACK_BYTES (128u << 10)
@@ -173,16 +175,36 @@ void spw__wake_all(uint32_t *word)
 	spw__sys3(SYS_futex, word, FUTEX_WAKE, 1 << 30);
 }
 
-static int say_to; /* pid, 0 = this process */
+static struct spw_ctl *say_to; /* NULL: nobody says it for us */
 
-void spw__say_through(int pid)
+void spw__say_through(struct spw_ctl *c)
 {
-	say_to = pid;
+	say_to = c;
+}
+
+/* Leave the line to the supervisor. False: it will not come to it. */
+static bool leave(const char *text, size_t n)
+{
+	if (!say_to || __atomic_load_n(&say_to->closing, __ATOMIC_ACQUIRE))
+		return false;
+	for (unsigned i = 0; i < SPW_CTL_LINES; i++) {
+		struct spw_ctl_line *l = &say_to->line[i];
+		uint32_t none = SPW_LINE_FREE;
+
+		if (!__atomic_compare_exchange_n(&l->state, &none, SPW_LINE_TAKEN, false, __ATOMIC_ACQUIRE,
+						 __ATOMIC_RELAXED))
+			continue;
+		memcpy(l->text, text, n);
+		l->text[n] = 0;
+		__atomic_store_n(&l->state, SPW_LINE_READY, __ATOMIC_RELEASE);
+		return true;
+	}
+	return false;
 }
 
 void spw__say(const char *fmt, ...)
 {
-	char line[512] = "spillway: ";
+	char line[SPW_CTL_LINE - 1] = "spillway: ";
 	size_t n = strlen(line), room = sizeof(line) - 1;
 	va_list ap;
 
@@ -204,10 +226,10 @@ void spw__say(const char *fmt, ...)
 	}
 	va_end(ap);
 	line[n++] = '\n';
+	if (leave(line, n))
+		return;
 	/* Opened for each line: a descriptor kept would hold the reader of a pipe that the program has closed. */
-	int flags = O_WRONLY | O_APPEND | O_NOCTTY;
-	int fd = say_to ? spw__open_numbered("/proc/", (uint64_t)say_to, "/fd/2", flags)
-			: spw__open("/proc/self/fd/2", flags);
+	int fd = spw__open("/proc/self/fd/2", O_WRONLY | O_APPEND | O_NOCTTY);
 
 	if (fd < 0)
 		return;

@@ -27,9 +27,11 @@ void spw__wait(uint32_t *word, uint32_t seen, uint64_t timeout_ns);
 void spw__wake_all(uint32_t *word);
 
 /*
- * One line on the stderr of `spillway run` (the agent's threads have no stderr of their own), prefixed "spillway: ".
- * %s, %u (uint64_t), %x (uint64_t) only; one write(2). spw__say_through(pid) names whose stderr.
+ * One line on stderr, prefixed "spillway: ". %s, %u (uint64_t), %x (uint64_t) only. Once spw__say_through() has named
+ * the control region, `spillway run` says it: the agent's threads have no stderr of their own, and a file opened anew
+ * has a position of its own, from which the program's output would be overwritten, and the line by that.
  */
-void spw__say_through(int pid);
+struct spw_ctl;
+void spw__say_through(struct spw_ctl *c);
 void spw__say(const char *fmt, ...);
 #endif
