@@ -19,8 +19,9 @@
 #include <fcntl.h>
 #include <string.h>
 
-#define MAX_REGIONS (1u << 17)
-#define TEXT_BYTES  (64u << 10)
+#define THREAD_BLOCK (2 * SPW_PAGE) /* more than glibc keeps of a thread at the end of its stack */
+#define MAX_REGIONS  (1u << 17)
+#define TEXT_BYTES   (64u << 10)
 
 int spw__regions_init(struct spw__regions *r)
 {
@@ -216,6 +217,7 @@ struct scan {
 	spw__take_fn *take;
 	void *ctx;
 	uint64_t start, end; /* found, and not yet taken; 0 = none */
+	uint64_t guard;      /* end of the last mapping without access */
 };
 
 static int take_found(struct scan *s, uint64_t next)
@@ -230,7 +232,17 @@ static int scan_line(void *ctx, const char *text)
 {
 	struct scan *s = ctx;
 	uint64_t start, end;
-	bool good = manageable(s->r, text, &start, &end) && !spw__regions_cover(s->r, start, end);
+	bool good = manageable(s->r, text, &start, &end);
+
+	/*
+	 * Behind a guard: the stack of a thread, with what libc keeps of it at the end. The kernel writes there when the
+	 * thread has exited, for those who wait for that, and a page that is out then fails it without an event.
+	 */
+	if (good && s->guard == start && end - start >= SPW_REGION_MIN)
+		end -= THREAD_BLOCK;
+	if (strstr(text, " ---p "))
+		s->guard = end;
+	good = good && !spw__regions_cover(s->r, start, end);
 	int ret = take_found(s, start);
 
 	if (good) {
