@@ -37,6 +37,7 @@
 #define TICK_MOST_NS      (50 * MS)
 #define FILL_BYTES_PER_NS 8        /* no program fills memory faster than 8 GB/s */
 #define BEAT_NS           (8 * MS) /* a handler that has done nothing for so long does not look after its process */
+#define GROWN             (256u << 10)
 #define NEWBORN_NS        (200 * MS)
 #define SIGN_IN_NS        (1000 * MS) /* an agent that has not signed in by then is not there */
 #define VERDICTS          64u
@@ -61,8 +62,8 @@ struct spw_process {
 	bool seen;  /* in the walk under way */
 	struct executable exe;
 	uint64_t exe_since_ns;
-	uint64_t resident;
-	uint32_t beat; /* of its agent's handler, and since when it has not changed */
+	uint64_t resident, was; /* bytes, now and at the last look */
+	uint32_t beat;          /* of its agent's handler, and since when it has not changed */
 	uint64_t beat_ns;
 	bool uncapped;
 };
@@ -308,6 +309,7 @@ static void note_uncapped_peak(struct spw_tree *t, const struct spw_process *p)
 /* Read what p takes. false: it is gone. */
 static bool measure(struct spw_tree *t, struct spw_process *p)
 {
+	p->was = p->resident;
 	if (spw__proc_resident(p->statm, &p->resident))
 		return false;
 	/* statm speaks for the first thread: when that has left, the agent knows better */
@@ -318,7 +320,22 @@ static bool measure(struct spw_tree *t, struct spw_process *p)
 	return true;
 }
 
-/* Wake the agent's reclaimer if it rests while the handler does not do its work. */
+/* Whether the agent's reclaimer, which rests, is wanted. */
+static bool wanted(const struct spw_tree *t, const struct spw_process *p, const struct spw_ctl_proc *r)
+{
+	switch (__atomic_load_n(&r->resting, __ATOMIC_RELAXED)) {
+	case SPW_REST_PLACED:
+		return t->now_ns - p->beat_ns >= BEAT_NS ||
+		       p->resident > __atomic_load_n(&r->target_bytes, __ATOMIC_RELAXED) +
+					     __atomic_load_n(&r->shared_bytes, __ATOMIC_RELAXED);
+	case SPW_REST_DRY:
+		return p->resident > p->was + GROWN;
+	default:
+		return false;
+	}
+}
+
+/* Wake it then. */
 static void look_after(const struct spw_tree *t, struct spw_process *p)
 {
 	struct spw_ctl_proc *r = record(t, p);
@@ -328,11 +345,7 @@ static void look_after(const struct spw_tree *t, struct spw_process *p)
 		p->beat = beat;
 		p->beat_ns = t->now_ns;
 	}
-	if (!__atomic_load_n(&r->resting, __ATOMIC_RELAXED))
-		return;
-	if (t->now_ns - p->beat_ns < BEAT_NS &&
-	    p->resident <= __atomic_load_n(&r->target_bytes, __ATOMIC_RELAXED) +
-				   __atomic_load_n(&r->shared_bytes, __ATOMIC_RELAXED))
+	if (!wanted(t, p, r))
 		return;
 	__atomic_add_fetch(&r->kick, 1, __ATOMIC_RELEASE);
 	syscall(SYS_futex, &r->kick, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);

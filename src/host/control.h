@@ -26,6 +26,12 @@
 enum spw_evict { SPW_EVICT_AUTO = 0, SPW_EVICT_MOVE, SPW_EVICT_WP };
 enum spw_on_full { SPW_FULL_GROW = 0, SPW_FULL_KILL };
 
+enum spw_rest {
+	SPW_REST_NO = 0,
+	SPW_REST_PLACED, /* the handler does its work; kicked when beat stands still */
+	SPW_REST_DRY,    /* there was nothing to take; kicked when the process grows */
+};
+
 struct spw_ctl_proc {
 	int32_t pid;             /* A 0 = free; claimed by compare-and-swap */
 	uint32_t flags;          /* A SPW_PROC_* */
@@ -44,7 +50,7 @@ struct spw_ctl_proc {
 	uint64_t target_bytes;   /* A written by the supervisor: what resident - shared should come down to */
 	uint32_t kick;           /* A futex: the reclaimer is wanted; counted up by its process and by the supervisor */
 	uint32_t beat;           /* A counts up every ms or so while the handler does the reclaimer's work */
-	uint32_t resting;        /* A 1: the reclaimer sleeps long. The supervisor kicks it when beat stands still */
+	uint32_t resting;        /* A enum spw_rest: why the reclaimer sleeps long, and when the supervisor kicks it */
 	int32_t own_pid;         /* A of a forked child: its number in its pid namespace, which may not be pid */
 	char comm[16];
 };

@@ -31,6 +31,7 @@
 #define POOL_HIGH       95u /* % of the pool's limit */
 #define POOL_LOW        90u
 #define SHARED_BATCH    4096u /* pages */
+#define DRY_MOST        6u    /* 64 ms */
 #define LITTLE          16u   /* a part so small of what is resident, shared, is not worth a guard */
 #define STAGING_BYTES   (4ull << 20)
 #define WRITEBACK_BYTES (1u << 20) /* asked for at a time */
@@ -228,20 +229,41 @@ void spw__reclaim_kick(struct spw__agent *a)
 	spw__wake_all(&a->rec->kick);
 }
 
+/* What the thread remembers from round to round. Times in ns. */
+struct rounds {
+	uint64_t watched_at, heat_at, scanned_at, scan_cost;
+	uint32_t beat;
+	bool starved;
+	unsigned dry;      /* rounds in a row that found nothing to take in the same map */
+	uint64_t dry_cost; /* of the last one */
+};
+
+static uint64_t sleep_long(struct spw__agent *a, enum spw_rest why, uint64_t ns)
+{
+	__atomic_store_n(&a->rec->resting, why, __ATOMIC_RELAXED);
+	return ns < TICK_RESTING ? ns : TICK_RESTING;
+}
+
 /*
  * How long to sleep. While a handler that shares the program's CPU does the work, this thread would only drive the
  * program from that CPU: the supervisor looks after the process, and kicks.
  */
-static uint64_t rest(struct spw__agent *a, uint64_t room, uint32_t *beat)
+static uint64_t rest(struct spw__agent *a, struct rounds *r, uint64_t room)
 {
 	uint32_t now = __atomic_load_n(&a->rec->beat, __ATOMIC_RELAXED);
-	bool resting = spw__place_bound(a) && now != *beat && !spw__agent_over(a);
+	bool resting = spw__place_bound(a) && now != r->beat && !spw__agent_over(a);
 	uint64_t sleep = room / GROWTH;
 
-	*beat = now;
-	__atomic_store_n(&a->rec->resting, resting, __ATOMIC_RELAXED);
+	r->beat = now;
 	if (resting)
-		return TICK_RESTING;
+		return sleep_long(a, SPW_REST_PLACED, TICK_RESTING);
+	/* Where there was nothing to take, to look again costs a walk of the whole map. A fault that waits kicks, too. */
+	if (r->dry) {
+		uint64_t dry = MS << r->dry, share = r->dry_cost * SCAN_SHARE;
+
+		return sleep_long(a, SPW_REST_DRY, dry > share ? dry : share);
+	}
+	__atomic_store_n(&a->rec->resting, SPW_REST_NO, __ATOMIC_RELAXED);
 	return sleep < MS ? MS : sleep > TICK_MAX ? TICK_MAX : sleep;
 }
 
@@ -287,13 +309,6 @@ static void supervisor_gone(struct spw__agent *a)
 		spw__sys2(SYS_kill, spw__sys0(SYS_getpid), 9);
 }
 
-/* What the thread remembers from round to round. Times in ns. */
-struct rounds {
-	uint64_t watched_at, heat_at, scanned_at, scan_cost;
-	uint32_t beat;
-	bool starved;
-};
-
 /*
  * Look at the map if it may have changed. The scans' part of this thread's time is bounded: a map of thousands of
  * ranges takes time to read. Over the target, where what is not known cannot be taken either, they get half.
@@ -307,6 +322,8 @@ static void keep_scanned(struct spw__agent *a, struct rounds *r, uint64_t data, 
 	uint64_t began = time_run();
 
 	scan(a);
+	if (data != a->scanned_data)
+		r->dry = 0;
 	a->scanned_data = data;
 	r->scanned_at = spw__plat_now_ns();
 	r->scan_cost = time_run() - began;
@@ -329,7 +346,7 @@ static void work(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t
 {
 	spw__place_watch(a);
 	keep_scanned(a, r, data, now);
-	uint64_t until = spw__plat_now_ns() + MS;
+	uint64_t until = spw__plat_now_ns() + MS, began = time_run();
 
 	/* Near a handler on the program's CPU, work from another costs both: only what is urgent. */
 	if (spw__place_bound(a) && !spw__agent_over(a) && !a->busy)
@@ -337,6 +354,8 @@ static void work(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t
 	else
 		while (reclaim_step(a, &r->starved) && spw__plat_now_ns() < until)
 			;
+	r->dry = r->starved ? r->dry + (r->dry < DRY_MOST) : 0;
+	r->dry_cost = time_run() - began;
 	spw_compact(a->space, SPW_FRAMES_BATCH);
 	spw__publish(a, now);
 	if (now - r->heat_at > 1000 * MS) {
@@ -377,6 +396,6 @@ int spw__reclaim_thread(void *agent)
 		if (a->armed)
 			work(a, &r, data, now);
 		spw__unlock(&a->work);
-		spw__wait(&a->rec->kick, seen, rest(a, room, &r.beat));
+		spw__wait(&a->rec->kick, seen, rest(a, &r, room));
 	}
 }
