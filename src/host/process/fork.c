@@ -492,6 +492,15 @@ static void parent(void)
 	restore_signals(mask);
 }
 
+/* Each side of a fork has half of all that there was, until it is measured and the cap is shared out anew. */
+static void halve(const struct spw__agent *a, struct spw_ctl_proc *r)
+{
+	int64_t resident = __atomic_load_n(&a->resident, __ATOMIC_RELAXED);
+
+	__atomic_store_n(&r->target_bytes, spw__agent_target(a) / 2, __ATOMIC_RELAXED);
+	__atomic_store_n(&r->shared_bytes, resident > 0 ? (uint64_t)resident / 2 : 0, __ATOMIC_RELAXED);
+}
+
 static void freeze(struct spw__agent *a)
 {
 	struct spw__fork *f = &a->fork;
@@ -517,7 +526,7 @@ static void freeze(struct spw__agent *a)
 	f->uncapped = slot < 0;
 	f->child_slot = (unsigned)slot;
 	if (!f->uncapped)
-		__atomic_store_n(&a->ctl->proc[slot].target_bytes, spw__agent_target(a) / 2, __ATOMIC_RELAXED);
+		halve(a, &a->ctl->proc[slot]);
 }
 
 static void thaw(struct spw__agent *a)
@@ -532,8 +541,7 @@ static void thaw(struct spw__agent *a)
 		spw_fork_failed(a->space, f->child_slot);
 		__atomic_store_n(&r->pid, 0, __ATOMIC_RELEASE);
 	} else if (r) {
-		/* Until the supervisor shares the cap out anew, in milliseconds: each side has half of all that there was. */
-		__atomic_store_n(&a->rec->target_bytes, spw__agent_target(a) / 2, __ATOMIC_RELAXED);
+		halve(a, a->rec);
 	}
 	spw__forklog_settle(a, &f->log);
 	spw__held_release(a, &f->held);
