@@ -203,10 +203,7 @@ int spw__swapfile_open(const struct spw_options *o, struct spw_swapfile *out)
 
 void spw__swapfile_close(struct spw_swapfile *s)
 {
-	/* An empty file of the user's that was made swap: what is in it is of no use to anybody. */
-	if (s->fd >= 0 && s->discard && s->first_byte)
-		fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)s->first_byte,
-			  (off_t)(s->max_bytes - s->first_byte));
+	/* Not emptied: children of the program may live on and have pages in it. */
 	if (s->fd >= 0)
 		close(s->fd);
 	s->fd = -1;
