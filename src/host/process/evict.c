@@ -301,9 +301,15 @@ static int sweep_leaf(struct spw__agent *a, unsigned wanted, bool *wrapped)
  */
 static void unshare(struct spw__agent *a)
 {
-	/* What is taken out here is one copy less, and the other side's part of it. */
-	if (a->guarded)
-		spw__cow_open(a, a->busy, a->busy_bytes, a->busy_bytes / 2);
+	/*
+	 * What is taken out here is one copy less, and the other side's part of it. While the program changes its
+	 * mappings it cannot be opened, and must not be written to: the handler could not serve that either, and this
+	 * thread would not read the event.
+	 */
+	if (a->guarded && spw__cow_open(a, a->busy, a->busy_bytes, a->busy_bytes / 2)) {
+		a->busy = 0;
+		return;
+	}
 	spw__sys3(SYS_madvise, a->busy, a->busy_bytes, MADV_POPULATE_WRITE);
 	a->hand = a->busy / SPW_RUN_BYTES * SPW_RUN_BYTES;
 	a->stuck = a->busy;

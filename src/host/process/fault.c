@@ -264,8 +264,11 @@ static struct served serve_write(struct spw__agent *a, uint64_t va)
 
 	bytes = bytes < most ? bytes : most;
 	/* This wakes. */
-	if (spw__cow_open(a, va, bytes, bytes))
+	if (spw__cow_open(a, va, bytes, bytes)) {
+		/* An event is to be read first, and the kernel gives faults before events. */
+		spw__fault_drain(a);
 		return (struct served){va, 1};
+	}
 	stream_advance(a, va, (unsigned)(bytes / SPW_PAGE));
 	return (struct served){0, 0};
 }
