@@ -114,13 +114,27 @@ static void register_beside(struct spw__agent *a, uint64_t va, int step)
 	}
 }
 
+/*
+ * Whether one registered mapping covers [start, end), none of it managed yet. The map may have changed since it was
+ * read, and registering skips holes; moving pages out of memory that is not registered would lose them. With its first
+ * page there, placing zeros in the whole range fails with EEXIST if, and only if, it is so. Should the first page go in
+ * that moment, by a discard that was let go before there was anything to discard, zeros are placed: so no page of the
+ * range may be out.
+ */
+static bool registered_whole(struct spw__agent *a, uint64_t start, uint64_t end)
+{
+	spw__fault_serve(a, start);
+	return spw__event_clear(a, start, start + SPW_PAGE) && spw__page_there(a, start) &&
+	       spw__uffd_zero(a->uffd, (void *)(uintptr_t)start, end - start) == -EEXIST;
+}
+
 int spw__agent_register(struct spw__agent *a, uint64_t start, uint64_t end, uint64_t next)
 {
 	void *p = (void *)(uintptr_t)start;
 	uint64_t first, last;
 
 	if (spw__regions_ask(&a->regions, start, &first, &last)) {
-		if (first != start)
+		if (first != start || last < end)
 			return -EAGAIN;
 		end = last;
 	}
@@ -133,16 +147,15 @@ int spw__agent_register(struct spw__agent *a, uint64_t start, uint64_t end, uint
 		return ret;
 	register_beside(a, start - SPW_PAGE, -1);
 	register_beside(a, end, 1);
-	/*
-	 * The map may have changed since it was read, and registering skips holes. Moving pages out of memory that is
-	 * not registered would lose them. With its first page there, placing zeros in the whole range fails with EEXIST
-	 * if, and only if, one registered mapping covers it all. (The first page may be out: a mapping that grew is new
-	 * to us.) Were it not there, or about to be discarded, zeros would be placed, over pages that are out too.
-	 */
-	spw__fault_serve(a, start);
-	if (!spw__event_clear(a, start, start + SPW_PAGE) || !spw__page_there(a, start))
-		return -EAGAIN;
-	return spw__uffd_zero(a->uffd, p, end - start) == -EEXIST ? 0 : -EAGAIN;
+	for (uint64_t from = start, to; from < end; from = to) {
+		const struct spw__region *g = spw__regions_at(&a->regions, from);
+		bool known = g && g->start <= from;
+
+		to = known ? g->end : g && g->start < end ? g->start : end;
+		if (!known && !registered_whole(a, from, to))
+			return -EAGAIN;
+	}
+	return 0;
 }
 
 static int open_uffd(struct spw__agent *a)

@@ -97,7 +97,8 @@ bool spw__event_clear(struct spw__agent *a, uint64_t start, uint64_t end)
 void spw__event_missing(struct spw__agent *a, uint64_t va)
 {
 	for (uint32_t i = 0; i < a->quarantines;) {
-		if (a->quarantine[i].last == va)
+		/* The message may be an old one. */
+		if (a->quarantine[i].last == va && !spw__page_there(a, va))
 			release(a, i);
 		else
 			i++;

@@ -145,7 +145,7 @@ static bool bring_pass(struct spw__agent *a)
 				steady = false;
 				continue;
 			}
-			if (done < 0 && done != -EEXIST && done != -ENOENT)
+			if (done < 0 && done != -EEXIST)
 				spw__agent_die("cannot bring a page in before a fork", (int)-done);
 			spw_free(a->space, &e, 1);
 			spw__pt_came_in(&a->pt, va, 1);
