@@ -90,11 +90,11 @@ static void check_memory(void)
 
 static void check_swapfile(void)
 {
-	struct spw_options o = {.file = true};
+	const struct spw_swap o = {.kind = SPW_SWAP_FILE};
 	struct spw_swapfile s;
 	char room[32];
 
-	if (spw__swapfile_open(&o, &s)) {
+	if (spw__swapfile_open(&o, true, &s)) {
 		line(MISSING, "swapfile",
 		     "no file can be made in %s; set TMPDIR, or say --swap file:PATH or --swap zswap",
 		     spw__swapfile_dir());

@@ -97,64 +97,124 @@ static int set_ram(struct spw_options *o, const char *value)
 	return 0;
 }
 
-/* One key=value of --swap. Says what is wrong; the caller has checked that the kind is known. */
-static int set_swap_key(struct spw_options *o, bool file, const char *key)
-{
-	if (!strncmp(key, "size=", 5)) {
-		struct spw_amount *size = file ? &o->file_size : &o->zswap_size;
+static const char *const kinds[] = {[SPW_SWAP_ZSWAP] = "zswap", [SPW_SWAP_FILE] = "file", [SPW_SWAP_GHOST] = "ghost"};
 
-		if (parse_amount(key + 5, size) || (file && size->unit == SPW_AMOUNT_PERCENT) || !size->value)
-			return spw__fail("--swap %s: size=%s: not a size; say for instance size=512M%s",
-					 file ? "file" : "zswap", key + 5, file ? "" : " or size=50%");
+static int parse_priority(const char *text, int8_t *out)
+{
+	char *end;
+	long n = strtol(text, &end, 10);
+
+	if (end == text || *end || n < INT8_MIN || n > INT8_MAX)
+		return -EINVAL;
+	*out = (int8_t)n;
+	return 0;
+}
+
+/* One key=value. Says what is wrong. */
+static int set_swap_key(struct spw_swap *s, const char *key)
+{
+	static const char *const known[] = {
+		[SPW_SWAP_ZSWAP] = "size=SIZE|N%",
+		[SPW_SWAP_FILE] = "size=SIZE, encrypt=on|off and priority=N",
+		[SPW_SWAP_GHOST] = "priority=N",
+	};
+	const char *kind = kinds[s->kind];
+	bool file = s->kind == SPW_SWAP_FILE;
+
+	if (!strncmp(key, "size=", 5) && s->kind != SPW_SWAP_GHOST) {
+		if (parse_amount(key + 5, &s->size) || (file && s->size.unit == SPW_AMOUNT_PERCENT) || !s->size.value)
+			return spw__fail("--swap %s: size=%s: not a size; say for instance size=512M%s", kind, key + 5,
+					 file ? "" : " or size=50%");
 		return 0;
 	}
-	if (file && !strcmp(key, "encrypt=on")) {
-		o->encrypt = true;
+	if (!strncmp(key, "priority=", 9) && s->kind != SPW_SWAP_ZSWAP) {
+		s->prioritized = true;
+		if (parse_priority(key + 9, &s->priority))
+			return spw__fail("--swap %s: %s: a priority is a number from -128 to 127", kind, key);
 		return 0;
 	}
-	if (file && !strcmp(key, "encrypt=off")) {
-		o->encrypt = false;
+	if (file && (!strcmp(key, "encrypt=on") || !strcmp(key, "encrypt=off"))) {
+		s->encrypt = !strcmp(key, "encrypt=on");
 		return 0;
 	}
 	if (file && !strncmp(key, "encrypt=", 8))
 		return spw__fail("--swap file: %s: say encrypt=on or encrypt=off", key);
-	return spw__fail("--swap %s: unknown key '%s'; it knows %s", file ? "file" : "zswap", key,
-			 file ? "size=SIZE and encrypt=on|off" : "size=SIZE|N%");
+	return spw__fail("--swap %s: unknown key '%s'; it knows %s", kind, key, known[s->kind]);
 }
 
-static int set_swap(struct spw_options *o, char *value)
+int spw__swap_parse(char *text, struct spw_swap *out)
 {
-	char *keys = strchr(value, ',');
+	char *keys = strchr(text, ',');
+	unsigned kind = 0;
+
 	if (keys)
 		*keys++ = '\0';
-	char *path = strchr(value, ':');
+	char *path = strchr(text, ':');
 	if (path)
 		*path++ = '\0';
 
-	bool file = !strcmp(value, "file");
-	if (!file && strcmp(value, "zswap"))
-		return spw__fail("--swap %s: unknown kind; say --swap zswap or --swap file[:PATH]", value);
-	if (!file && path)
+	while (kind < 3 && strcmp(text, kinds[kind]))
+		kind++;
+	if (kind == 3)
+		return spw__fail("--swap %s: unknown kind; say zswap, file[:PATH] or ghost:PATH", text);
+	*out = (struct spw_swap){.kind = kind, .path = path, .encrypt = true};
+	if (kind == SPW_SWAP_ZSWAP && path)
 		return spw__fail("--swap zswap:%s: zswap lives in RAM and takes no path; say --swap file:%s", path,
 				 path);
+	if (kind == SPW_SWAP_GHOST && (!path || !*path))
+		return spw__fail("--swap ghost: it needs the file that spillway mkswap --ghost has made; say --swap "
+				 "ghost:PATH");
 	if (path && !*path)
 		return spw__fail("--swap file: the path behind ':' is empty; name a file, or leave the ':' out");
-	if (file ? o->file : o->zswap)
-		return spw__fail("--swap %s: given twice; one tier of each kind is possible", value);
-
-	if (file) {
-		o->file = true;
-		o->file_path = path;
-	} else {
-		o->zswap = true;
-		o->zswap_first = !o->file;
-	}
 	for (char *key; (key = strsep(&keys, ","));) {
-		int failed = set_swap_key(o, file, key);
+		int failed = set_swap_key(out, key);
 		if (failed)
 			return failed;
 	}
 	return 0;
+}
+
+const struct spw_swap *spw__options_zswap(const struct spw_options *o)
+{
+	for (unsigned i = 0; i < o->swaps; i++)
+		if (o->swap[i].kind == SPW_SWAP_ZSWAP)
+			return &o->swap[i];
+	return NULL;
+}
+
+static int add_swap(struct spw_options *o, char *value)
+{
+	bool zswap = spw__options_zswap(o);
+	struct spw_swap s;
+	int failed = spw__swap_parse(value, &s);
+
+	if (failed)
+		return failed;
+	if (s.kind == SPW_SWAP_ZSWAP && zswap)
+		return spw__fail("--swap zswap: given twice; there is one pool, give it more by size=");
+	if (s.kind != SPW_SWAP_ZSWAP && o->swaps - zswap == SPW_CTL_TIERS)
+		return spw__fail("--swap %s: too many; %u files and ghosts are possible", value, SPW_CTL_TIERS);
+	if (!s.prioritized)
+		s.priority = (int8_t)(-1 - (int)o->swaps);
+	o->swap[o->swaps++] = s;
+	return 0;
+}
+
+/*
+ * What was named first is used first. A ghost holds nothing: pages counted on it are compressed in RAM.
+ */
+static void complete_swaps(struct spw_options *o)
+{
+	bool storage = false;
+
+	for (unsigned i = 0; i < o->swaps; i++)
+		storage |= o->swap[i].kind != SPW_SWAP_GHOST;
+	if (storage)
+		return;
+	memmove(&o->swap[1], &o->swap[0], o->swaps * sizeof(o->swap[0]));
+	o->swap[0] = (struct spw_swap){.kind = SPW_SWAP_ZSWAP};
+	if (!o->swaps++)
+		o->swap[o->swaps++] = (struct spw_swap){.kind = SPW_SWAP_FILE, .encrypt = true, .priority = -1};
 }
 
 static int set_codec(struct spw_options *o, const char *value)
@@ -225,7 +285,7 @@ static int apply(struct spw_options *o, enum option option, char *value)
 	case OPT_RAM:
 		return set_ram(o, value);
 	case OPT_SWAP:
-		return set_swap(o, value);
+		return add_swap(o, value);
 	case OPT_CODEC:
 		return set_codec(o, value);
 	case OPT_FAULT:
@@ -256,7 +316,7 @@ int spw__options_parse(char **argv, struct spw_options *out)
 {
 	static char no_value[] = "";
 
-	*out = (struct spw_options){.zswap_first = true, .encrypt = true};
+	*out = (struct spw_options){0};
 	spw__codec_parse("lz4", &out->codec);
 
 	for (; *argv && (*argv)[0] == '-'; argv++) {
@@ -290,7 +350,6 @@ int spw__options_parse(char **argv, struct spw_options *out)
 	if (!*argv)
 		return spw__fail("no PROGRAM given; say for instance: spillway run --ram 512M -- PROGRAM ARG...");
 	out->program = argv;
-	if (!out->zswap && !out->file)
-		out->zswap = out->file = true;
+	complete_swaps(out);
 	return 0;
 }

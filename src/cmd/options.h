@@ -14,14 +14,23 @@ struct spw_amount {
 	uint64_t value;
 };
 
+enum spw_swap_kind { SPW_SWAP_ZSWAP, SPW_SWAP_FILE, SPW_SWAP_GHOST };
+
+/* One --swap. */
+struct spw_swap {
+	enum spw_swap_kind kind;
+	struct spw_amount size;
+	const char *path; /* NULL: unlinked, in $TMPDIR or /var/tmp */
+	bool encrypt;
+	bool prioritized; /* priority was given; else each is below those before it */
+	int8_t priority;
+};
+#define SPW_SWAPS (SPW_CTL_TIERS + 1) /* zswap is in RAM */
+
 struct spw_options {
 	struct spw_amount ram;
-
-	bool zswap, file; /* which tiers */
-	bool zswap_first; /* zswap is above file */
-	struct spw_amount zswap_size, file_size;
-	const char *file_path; /* NULL: unlinked, in $TMPDIR or /var/tmp */
-	bool encrypt;
+	struct spw_swap swap[SPW_SWAPS]; /* as named; the defaults where none was */
+	unsigned swaps;
 
 	struct spw_codec codec;
 	enum spw_evict evict;
@@ -37,6 +46,12 @@ struct spw_options {
  * nothing else was checked.
  */
 int spw__options_parse(char **argv, struct spw_options *out);
+
+/* One --swap: KIND[:PATH][,key=value...]. 0, or SPW_EXIT_FAILED with the one line said. The text is cut into pieces. */
+int spw__swap_parse(char *text, struct spw_swap *out);
+
+/* The zswap among them, or NULL. */
+const struct spw_swap *spw__options_zswap(const struct spw_options *o);
 
 /* A size such as 4096, 512M, 2G, 1.5GiB; powers of 1024. 0 or -EINVAL. */
 int spw__size_parse(const char *text, uint64_t *out);

@@ -3,18 +3,14 @@
 #define SPW_CMD_REGION_H
 /* The control region (host/control.h), made and configured. */
 #include "cmd/options.h"
-#include "cmd/swapfile.h"
 #include "host/control.h"
-#include "tier/file.h"
 
 struct spw_region {
 	int fd; /* the memfd, close-on-exec */
 	struct spw_ctl *ctl;
-	struct spw_file_shared *shared; /* NULL without a file tier */
 };
 
 /* 0, or SPW_EXIT_FAILED with the one line said. */
-int spw__region_create(const struct spw_options *o, uint64_t ram, uint64_t zswap, const struct spw_swapfile *swap,
-		       struct spw_region *out);
+int spw__region_create(const struct spw_options *o, uint64_t ram, uint64_t zswap, struct spw_region *out);
 
 #endif

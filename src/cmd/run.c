@@ -28,7 +28,7 @@
 #include "cmd/region.h"
 #include "cmd/say.h"
 #include "cmd/stats.h"
-#include "cmd/swapfile.h"
+#include "cmd/swaps.h"
 #include "cmd/tree.h"
 
 #define ZSWAP_PERCENT 50u           /* of --ram, when no size is given */
@@ -40,8 +40,8 @@ struct run {
 	uint64_t ram, zswap;
 	char path[PATH_MAX], agent[PATH_MAX];
 	bool have_agent;
-	struct spw_swapfile swap;
 	struct spw_region region;
+	struct spw_swaps swaps;
 	struct spw_tree tree;
 	FILE *stats;
 	int signals; /* signalfd */
@@ -112,8 +112,9 @@ static int settle_sizes(struct run *r)
 	if (r->ram < SPW_RAM_LEAST)
 		return spw__fail("a cap of %s is too small to work in; the least is --ram %s",
 				 spw__size_text(r->ram, a), "16M");
-	if (r->o.zswap)
-		r->zswap = spw__amount(r->o.zswap_size, r->ram, ZSWAP_PERCENT);
+	const struct spw_swap *zswap = spw__options_zswap(&r->o);
+	if (zswap)
+		r->zswap = spw__amount(zswap->size, r->ram, ZSWAP_PERCENT);
 	if (r->zswap > r->ram)
 		return spw__fail("--swap zswap,size: %s do not fit under a cap of %s; the pool is part of it",
 				 spw__size_text(r->zswap, a), spw__size_text(r->ram, b));
@@ -128,6 +129,19 @@ static int open_stats(struct run *r)
 	return r->stats ? 0 : spw__fail("--stats %s: %s", r->o.stats, strerror(errno));
 }
 
+static int add_swaps(struct run *r)
+{
+	const struct spw_swap *zswap = spw__options_zswap(&r->o);
+	int failed = 0;
+
+	spw__swaps_init(&r->swaps, r->region.ctl);
+	r->swaps.zswap_priority = zswap ? zswap->priority : 0;
+	for (unsigned i = 0; i < r->o.swaps && !failed; i++)
+		if (r->o.swap[i].kind != SPW_SWAP_ZSWAP)
+			failed = spw__swaps_add(&r->swaps, &r->o.swap[i], r->o.quiet);
+	return failed;
+}
+
 static int prepare(struct run *r)
 {
 	int failed = find_program(r);
@@ -139,9 +153,9 @@ static int prepare(struct run *r)
 	if (!failed)
 		failed = open_stats(r);
 	if (!failed)
-		failed = spw__swapfile_open(&r->o, &r->swap);
+		failed = spw__region_create(&r->o, r->ram, r->zswap, &r->region);
 	if (!failed)
-		failed = spw__region_create(&r->o, r->ram, r->zswap, &r->swap, &r->region);
+		failed = add_swaps(r);
 	return failed;
 }
 
@@ -195,8 +209,9 @@ static void close_others(const int *keep, unsigned n)
  */
 static void let_go(const struct run *r)
 {
-	const int keep[] = {r->signals, r->region.fd, r->swap.fd,
-			    r->stats && r->stats != stderr ? fileno(r->stats) : -1};
+	int keep[3 + 2 * SPW_CTL_TIERS] = {r->signals, r->region.fd,
+					   r->stats && r->stats != stderr ? fileno(r->stats) : -1};
+	unsigned kept = 3 + spw__swaps_descriptors(&r->swaps, keep + 3);
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	struct rlimit files;
 
@@ -204,7 +219,7 @@ static void let_go(const struct run *r)
 		dup2(null, STDIN_FILENO);
 		dup2(null, STDOUT_FILENO);
 	}
-	close_others(keep, sizeof(keep) / sizeof(keep[0]));
+	close_others(keep, kept);
 	if (!getrlimit(RLIMIT_NOFILE, &files)) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
@@ -325,7 +340,7 @@ static int start(struct run *r)
 	if (r->program < 0)
 		return -r->program;
 	let_go(r);
-	if (spw__tree_open(&r->tree, &r->region, r->program)) {
+	if (spw__tree_open(&r->tree, &r->region, &r->swaps, r->program)) {
 		spw__tree_kill();
 		return spw__fail("no memory to supervise with");
 	}
@@ -334,7 +349,7 @@ static int start(struct run *r)
 
 int spw__run(char **argv)
 {
-	struct run r = {.swap = {.fd = -1}};
+	struct run r = {0};
 	double begin;
 
 	int failed = spw__options_parse(argv, &r.o);
@@ -354,11 +369,11 @@ int spw__run(char **argv)
 		say_lines(r.region.ctl);
 		report(&r);
 		if (r.stats)
-			spw__stats_write(r.stats, &r.tree, &r.swap, seconds() - begin);
+			spw__stats_write(r.stats, &r.tree, seconds() - begin);
 	}
 	if (r.stats && r.stats != stderr && fclose(r.stats) && !failed)
 		failed = spw__fail("--stats %s: %s", r.o.stats, strerror(errno));
-	spw__swapfile_close(&r.swap);
+	spw__swaps_close(&r.swaps);
 	if (failed)
 		return failed;
 	return WIFSIGNALED(r.status) ? SPW_EXIT_SIGNAL + WTERMSIG(r.status) : WEXITSTATUS(r.status);

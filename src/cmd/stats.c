@@ -15,7 +15,9 @@
 struct sums {
 	uint64_t swapped_pages, metadata_bytes;
 	uint64_t pool_bytes, pool_stored, pool_pages;
-	uint64_t file_pages, file_stored;
+	struct {
+		uint64_t pages, stored;
+	} part[SPW_CTL_TIERS];
 };
 
 static struct sums sum_records(const struct spw_ctl *ctl)
@@ -30,8 +32,10 @@ static struct sums sum_records(const struct spw_ctl *ctl)
 		s.pool_bytes += LOAD(r->pool_bytes);
 		s.pool_stored += LOAD(r->pool_stored);
 		s.pool_pages += LOAD(r->pool_pages);
-		s.file_pages += LOAD(r->file_pages);
-		s.file_stored += LOAD(r->file_stored);
+		for (unsigned i = 0; i < SPW_CTL_TIERS; i++) {
+			s.part[i].pages += LOAD(r->part[i].pages);
+			s.part[i].stored += LOAD(r->part[i].stored);
+		}
 	}
 	return s;
 }
@@ -72,30 +76,37 @@ static json_t *zswap_tier(const struct spw_ctl *ctl, const struct sums *s)
 			 number(LOAD(ctl->total.pool_errors)));
 }
 
-static json_t *file_tier(const struct spw_region *r, const struct sums *s, const struct spw_swapfile *swap)
+static json_t *other_tier(const struct spw_swaps *swaps, unsigned i, const struct sums *s)
 {
-	uint64_t used, capacity;
+	const struct spw_ctl_tier *t = &swaps->ctl->tier[i];
+	const struct spw_swap_place *p = &swaps->at[i];
+	uint64_t used = 0, capacity = t->pages * SPW_PAGE;
 
-	spw__file_shared_use(r->shared, &used, &capacity);
-	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "name", swap->path[0] ? swap->path : "file",
-			 "kind", "file", "capacity_bytes", number(capacity), "used_bytes", number(used), "pages",
-			 number(s->file_pages), "stored_bytes", number(s->file_stored), "reads",
-			 number(LOAD(r->ctl->total.file_reads)), "writes", number(LOAD(r->ctl->total.file_writes)),
-			 "errors", number(LOAD(r->ctl->total.file_errors)));
+	if (p->shared)
+		spw__file_shared_use(p->shared, &used, &capacity);
+	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "name", p->name, "kind",
+			 p->shared ? "file" : "ghost", "capacity_bytes", number(capacity), "used_bytes", number(used),
+			 "pages", number(s->part[i].pages), "stored_bytes", number(s->part[i].stored), "reads",
+			 number(LOAD(t->reads)), "writes", number(LOAD(t->writes)), "errors", number(LOAD(t->errors)));
 }
 
-static json_t *tiers(const struct spw_region *r, const struct sums *s, const struct spw_swapfile *swap)
+/* In order of priority. */
+static json_t *tiers(const struct spw_swaps *swaps, const struct sums *s)
 {
+	const struct spw_ctl *ctl = swaps->ctl;
 	json_t *list = json_array();
 
-	if (r->ctl->zswap_bytes)
-		json_array_append_new(list, zswap_tier(r->ctl, s));
-	if (r->shared)
-		json_array_insert_new(list, r->ctl->zswap_first ? json_array_size(list) : 0, file_tier(r, s, swap));
+	for (int priority = INT8_MAX; priority >= INT8_MIN; priority--) {
+		if (ctl->zswap_bytes && swaps->zswap_priority == priority)
+			json_array_append_new(list, zswap_tier(ctl, s));
+		for (unsigned i = 0; i < SPW_CTL_TIERS; i++)
+			if (swaps->at[i].name[0] && ctl->tier[i].priority == priority)
+				json_array_append_new(list, other_tier(swaps, i, s));
+	}
 	return list;
 }
 
-void spw__stats_write(FILE *to, const struct spw_tree *t, const struct spw_swapfile *swap, double wall_seconds)
+void spw__stats_write(FILE *to, const struct spw_tree *t, double wall_seconds)
 {
 	const struct spw_ctl *ctl = t->region->ctl;
 	const struct spw_ctl_total *total = &ctl->total;
@@ -123,7 +134,7 @@ void spw__stats_write(FILE *to, const struct spw_tree *t, const struct spw_swapf
 	json_object_set_new(o, "processes", number(LOAD(total->processes) + t->uncapped_processes));
 	json_object_set_new(o, "processes_uncapped", number(t->uncapped_processes));
 	json_object_set_new(o, "faults", faults(total));
-	json_object_set_new(o, "tiers", tiers(t->region, &s, swap));
+	json_object_set_new(o, "tiers", tiers(t->swaps, &s));
 	json_dumpf(o, to, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
 	fputc('\n', to);
 	json_decref(o);

@@ -4,9 +4,8 @@
 /* --stats: what was measured over a run, as one JSON object. */
 #include <stdio.h>
 
-#include "cmd/swapfile.h"
 #include "cmd/tree.h"
 
-void spw__stats_write(FILE *to, const struct spw_tree *t, const struct spw_swapfile *swap, double wall_seconds);
+void spw__stats_write(FILE *to, const struct spw_tree *t, double wall_seconds);
 
 #endif

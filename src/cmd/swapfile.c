@@ -83,13 +83,13 @@ static uint64_t room(int fd)
 }
 
 /* Settle the size of a file that this run may grow. */
-static int size_new(const struct spw_options *o, struct spw_swapfile *s, const char *where)
+static int size_new(const struct spw_swap *o, struct spw_swapfile *s, const char *where)
 {
 	struct rlimit most;
 	char text[32];
 
-	s->max_bytes = o->file_size.unit ? o->file_size.value : room(s->fd);
-	if (s->max_bytes > MOST_BYTES && o->file_size.unit)
+	s->max_bytes = o->size.unit ? o->size.value : room(s->fd);
+	if (s->max_bytes > MOST_BYTES && o->size.unit)
 		return spw__fail("--swap file: size=%s is too large; a swapfile holds up to 1 TiB",
 				 spw__size_text(s->max_bytes, text));
 	if (s->max_bytes > MOST_BYTES)
@@ -107,7 +107,7 @@ static int size_new(const struct spw_options *o, struct spw_swapfile *s, const c
 	return 0;
 }
 
-static int format_new(const struct spw_options *o, struct spw_swapfile *s)
+static int format_new(const struct spw_swap *o, struct spw_swapfile *s)
 {
 	int failed = size_new(o, s, s->path);
 	if (failed)
@@ -119,7 +119,7 @@ static int format_new(const struct spw_options *o, struct spw_swapfile *s)
 }
 
 /* A file or device that is swap already: its header says what may be used. */
-static int use_existing(const struct spw_options *o, struct spw_swapfile *s, uint64_t bytes)
+static int use_existing(const struct spw_swap *o, struct spw_swapfile *s, uint64_t bytes)
 {
 	struct spw_swaphdr h;
 	int err = spw__swaphdr_read(s->fd, &h);
@@ -135,8 +135,8 @@ static int use_existing(const struct spw_options *o, struct spw_swapfile *s, uin
 	s->max_bytes = ((uint64_t)h.last_page + 1) * SPW_PAGE;
 	if (s->max_bytes > bytes)
 		s->max_bytes = bytes & ~(uint64_t)(SPW_PAGE - 1);
-	if (o->file_size.unit && o->file_size.value < s->max_bytes)
-		s->max_bytes = o->file_size.value & ~(uint64_t)(SPW_PAGE - 1);
+	if (o->size.unit && o->size.value < s->max_bytes)
+		s->max_bytes = o->size.value & ~(uint64_t)(SPW_PAGE - 1);
 	if (s->max_bytes > MOST_BYTES)
 		s->max_bytes = MOST_BYTES;
 	if (s->max_bytes < LEAST_BYTES)
@@ -144,14 +144,14 @@ static int use_existing(const struct spw_options *o, struct spw_swapfile *s, uin
 	return 0;
 }
 
-static int open_named(const struct spw_options *o, struct spw_swapfile *s)
+static int open_named(const struct spw_swap *o, bool quiet, struct spw_swapfile *s)
 {
 	struct stat st;
 	char path[PATH_MAX];
 	uint64_t bytes = 0;
 
-	snprintf(s->path, sizeof(s->path), "%s", o->file_path);
-	snprintf(path, sizeof(path), "%s", o->file_path);
+	snprintf(s->path, sizeof(s->path), "%s", o->path);
+	snprintf(path, sizeof(path), "%s", o->path);
 	s->first_byte = SPW_PAGE;
 	/* on a device O_EXCL refuses what is mounted or swapped on */
 	s->fd = open_direct(path, O_RDWR | (!stat(path, &st) && S_ISBLK(st.st_mode) ? O_EXCL : 0));
@@ -172,20 +172,18 @@ static int open_named(const struct spw_options *o, struct spw_swapfile *s)
 	}
 	if (!S_ISREG(st.st_mode))
 		return spw__fail("--swap file:%s: neither a file nor a block device", s->path);
-	if (in_ram(s->fd) && !o->quiet)
+	if (in_ram(s->fd) && !quiet)
 		spw__say("--swap file:%s is in memory (tmpfs), which the cap does not count", s->path);
 	return st.st_size ? use_existing(o, s, (uint64_t)st.st_size) : format_new(o, s);
 }
 
-int spw__swapfile_open(const struct spw_options *o, struct spw_swapfile *out)
+int spw__swapfile_open(const struct spw_swap *o, bool quiet, struct spw_swapfile *out)
 {
-	*out = (struct spw_swapfile){.fd = -1};
-	if (!o->file)
-		return 0;
-
 	int failed;
-	if (o->file_path) {
-		failed = open_named(o, out);
+
+	*out = (struct spw_swapfile){.fd = -1};
+	if (o->path) {
+		failed = open_named(o, quiet, out);
 	} else {
 		const char *dir = spw__swapfile_dir();
 
@@ -207,4 +205,19 @@ void spw__swapfile_close(struct spw_swapfile *s)
 	if (s->fd >= 0)
 		close(s->fd);
 	s->fd = -1;
+}
+
+int spw__ghost_open(const char *path, uint64_t *pages)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct spw_swaphdr h;
+
+	if (fd < 0)
+		return spw__fail("--swap ghost:%s: %s", path, strerror(errno));
+	int err = spw__swaphdr_read(fd, &h);
+	close(fd);
+	if (err)
+		return spw__fail("--swap ghost:%s: no swap header; make one: spillway mkswap --ghost", path);
+	*pages = h.last_page;
+	return 0;
 }

@@ -20,7 +20,10 @@ struct spw_swapfile {
 const char *spw__swapfile_dir(void);
 
 /* 0, or SPW_EXIT_FAILED with the one line said. */
-int spw__swapfile_open(const struct spw_options *o, struct spw_swapfile *out);
+int spw__swapfile_open(const struct spw_swap *o, bool quiet, struct spw_swapfile *out);
 void spw__swapfile_close(struct spw_swapfile *s);
+
+/* How many pages of swap the header at `path` names. It is read, and nothing else is done. */
+int spw__ghost_open(const char *path, uint64_t *pages);
 
 #endif

@@ -174,8 +174,7 @@ static void release(const struct spw_tree *t, unsigned i)
 
 	if (r->pid == t->program)
 		return; /* what it held at its end is for the statistics, which end with it */
-	if (t->region->shared)
-		spw__file_reap(t->region->shared, i);
+	spw__swaps_reap(t->swaps, i);
 	__atomic_store_n(&r->flags, 0, __ATOMIC_RELAXED);
 	memset((char *)r + offsetof(struct spw_ctl_proc, start_time), 0,
 	       sizeof(*r) - offsetof(struct spw_ctl_proc, start_time));
@@ -408,10 +407,13 @@ static void note_peaks(struct spw_tree *t, uint64_t bytes)
 		t->peak = sum;
 }
 
-int spw__tree_open(struct spw_tree *t, const struct spw_region *r, pid_t program)
+int spw__tree_open(struct spw_tree *t, const struct spw_region *r, struct spw_swaps *s, pid_t program)
 {
-	*t = (struct spw_tree){
-		.region = r, .program = program, .own_statm = spw__proc_open_statm(getpid()), .last_ns = now()};
+	*t = (struct spw_tree){.region = r,
+			       .swaps = s,
+			       .program = program,
+			       .own_statm = spw__proc_open_statm(getpid()),
+			       .last_ns = now()};
 	t->verdict = calloc(VERDICTS, sizeof(*t->verdict));
 	return t->verdict && t->own_statm >= 0 ? 0 : -ENOMEM;
 }

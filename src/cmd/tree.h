@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "cmd/region.h"
+#include "cmd/swaps.h"
 
 /* A program that ran without the cap, by name; several processes of one name are one line. */
 struct spw_uncapped {
@@ -23,6 +24,7 @@ struct spw_peak {
 
 struct spw_tree {
 	const struct spw_region *region;
+	struct spw_swaps *swaps;
 	pid_t program;
 	struct spw_process *process; /* known ones */
 	unsigned processes, room;
@@ -39,7 +41,7 @@ struct spw_tree {
 };
 
 /* 0 or -ENOMEM. program: the process at the top. */
-int spw__tree_open(struct spw_tree *t, const struct spw_region *r, pid_t program);
+int spw__tree_open(struct spw_tree *t, const struct spw_region *r, struct spw_swaps *s, pid_t program);
 
 /*
  * Account once: read what every process takes, give back what dead ones held, set the targets. `changed` says that

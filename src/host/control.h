@@ -3,11 +3,12 @@
 #define SPW_HOST_CONTROL_H
 /*
  * The control region: one memfd made by `spillway run`, mapped shared by it and by the agent in every process of the
- * tree. It carries the configuration (written once, before the program starts), one record a process, the counters
- * of the tree and, behind it, the shared part of the file tier.
+ * tree. It carries the configuration, one record a process, the counters of the tree, and the table of the tiers that
+ * lie outside of RAM. These come and go while the tree runs.
  *
- * How an agent finds it: environment SPILLWAY_CONTROL=/proc/PID/fd/N, N open in `spillway run`. The swapfile is
- * reached likewise, through /proc/PID/fd/<swap_fd>. No descriptor is inherited by the program.
+ * How an agent finds it: environment SPILLWAY_CONTROL=/proc/PID/fd/N, N open in `spillway run`. A swapfile, and the
+ * memfd with the shared part of its tier, are reached likewise, through /proc/PID/fd/<fd>. No descriptor is inherited
+ * by the program.
  *
  * All fields marked A are accessed by GCC __atomic builtins from several processes. Counters only grow. A record
  * belongs to the process whose pid it holds; the supervisor clears it when that process is dead, after giving
@@ -18,6 +19,7 @@
 
 #define SPW_CTL_MAGIC   0x3159574c4c495053ull /* "SPILLWY1" */
 #define SPW_CTL_PROCS   256u
+#define SPW_CTL_TIERS   8u
 #define SPW_CTL_LINES   8u
 #define SPW_CTL_LINE    508u
 #define SPW_CTL_ENV     "SPILLWAY_CONTROL"
@@ -32,6 +34,13 @@ enum spw_rest {
 	SPW_REST_DRY,    /* there was nothing to take; kicked when the process grows */
 };
 
+/* What a process has on one tier. */
+struct spw_ctl_part {
+	uint64_t pages;      /* A objects */
+	uint64_t stored;     /* A bytes of them */
+	uint32_t generation; /* A of the tier that it has open, 0 = none: it can have nothing on it */
+};
+
 struct spw_ctl_proc {
 	int32_t pid;             /* A 0 = free; claimed by compare-and-swap */
 	uint32_t flags;          /* A SPW_PROC_* */
@@ -42,8 +51,6 @@ struct spw_ctl_proc {
 	uint64_t pool_stored;    /* A bytes of live objects in it */
 	uint64_t pool_pages;     /* A objects in it */
 	uint64_t same_pages;     /* A entries of kind SAME */
-	uint64_t file_pages;     /* A objects on the file tier */
-	uint64_t file_stored;    /* A bytes of them */
 	uint64_t metadata_bytes; /* A */
 	uint64_t swapped_pages;  /* A entries that are out (SAME + POOL + SLOT + FRAME) */
 	uint64_t heat;           /* A faults of the last second that brought a page back; lowest gives first */
@@ -53,6 +60,7 @@ struct spw_ctl_proc {
 	uint32_t resting;        /* A enum spw_rest: why the reclaimer sleeps long, and when the supervisor kicks it */
 	int32_t own_pid;         /* A of a forked child: its number in its pid namespace, which may not be pid */
 	char comm[16];
+	struct spw_ctl_part part[SPW_CTL_TIERS];
 };
 #define SPW_PROC_READY   1u /* the agent runs */
 #define SPW_PROC_ARMED   2u /* it has registered memory */
@@ -62,12 +70,33 @@ struct spw_ctl_total {
 	uint64_t swap_out_pages, swap_in_pages;        /* A stored / restored, over all processes ever */
 	uint64_t same_filled_pages;                    /* A stores that were same-filled */
 	uint64_t writeback_pages;                      /* A */
-	uint64_t file_reads, file_writes, file_errors; /* A */
 	uint64_t pool_reads, pool_writes, pool_errors; /* A */
 	uint64_t fault_count, fault_max_ns;            /* A */
 	uint64_t fault_hist[SPW_LAT_BUCKETS];          /* A service time: message read to page in place */
 	uint64_t full_events;                          /* A times every tier was full */
 	uint64_t processes;                            /* A agents ever started */
+};
+
+enum spw_ctl_kind { SPW_CTL_FILE = 0, SPW_CTL_GHOST };
+enum spw_ctl_state {
+	SPW_CTL_OFF = 0,
+	SPW_CTL_ON,
+};
+
+/*
+ * A tier outside of RAM. Number i of the table is tier i + 1 of every space; 0 is the pool. Filled in by the supervisor
+ * before `state` says that it is there; the rest stays as it is until the place is taken anew, with another generation.
+ */
+struct spw_ctl_tier {
+	uint32_t state;      /* A enum spw_ctl_state */
+	uint32_t generation; /* never 0 */
+	uint32_t kind;       /* enum spw_ctl_kind */
+	int32_t priority;    /* higher is used first, equal ones in turn */
+	int32_t fd;          /* in the supervisor: the file */
+	int32_t shared_fd;   /* in the supervisor: the memfd of struct spw_file_shared */
+	uint64_t shared_bytes;
+	uint64_t pages;                 /* GHOST: what its header names */
+	uint64_t reads, writes, errors; /* A over all processes ever */
 };
 
 /* A line from an agent for the supervisor to say. */
@@ -83,20 +112,16 @@ struct spw_ctl {
 	uint32_t version; /* sizeof(struct spw_ctl): an agent of another build refuses */
 	int32_t supervisor_pid;
 	uint64_t ram_limit_bytes;
-	uint64_t zswap_bytes;    /* limit of all pools together; 0 = no zswap tier */
-	uint64_t file_max_bytes; /* 0 = no file tier */
-	int32_t swap_fd;         /* in the supervisor */
-	uint32_t evict;          /* enum spw_evict */
-	uint32_t on_full;        /* enum spw_on_full */
-	uint32_t best_effort;    /* 1: an agent that cannot cap stays silent */
+	uint64_t zswap_bytes; /* limit of all pools together; 0 = no zswap tier */
+	uint32_t evict;       /* enum spw_evict */
+	uint32_t on_full;     /* enum spw_on_full */
+	uint32_t best_effort; /* 1: an agent that cannot cap stays silent */
 	uint32_t quiet;
 	uint8_t coding; /* enum spw_coding of the codec */
 	int8_t level;
-	uint8_t zswap_first; /* 1 unless the first --swap is file */
-	uint8_t pad;
-	uint64_t file_shared_off; /* of struct spw_file_shared in this region, page aligned */
-	uint64_t region_bytes;
 	/* Live. */
+	uint32_t changes;     /* A counts changes of the table of tiers */
+	uint64_t ghost_pages; /* A of all ghosts: what may be in the pools, when there is a ghost; 0 = no ghost */
 	uint32_t closing;     /* A 1: the supervisor left in order; its death is no reason to die */
 	uint32_t kill_tree;   /* A 1: --on-full kill fired; agents report and the supervisor ends the tree */
 	uint64_t tree_bytes;  /* A resident of the tree, by the supervisor: uncapped processes in */
@@ -104,6 +129,7 @@ struct spw_ctl {
 	uint64_t warned_full; /* A 1 once somebody has printed the one line about being over the cap */
 	struct spw_ctl_line line[SPW_CTL_LINES];
 	struct spw_ctl_total total;
+	struct spw_ctl_tier tier[SPW_CTL_TIERS];
 	struct spw_ctl_proc proc[SPW_CTL_PROCS];
 };
 #endif

@@ -50,6 +50,7 @@ struct spw_space {
 	struct spw_codec codec;
 	struct spw_tier *tier[SPW_MAX_TIERS];
 	struct spw_tier *order[SPW_MAX_TIERS + 1]; /* by priority, NULL at the end */
+	unsigned turn;                             /* A of tiers of equal priority */
 
 	uint32_t draining;       /* A mask of tier numbers that take nothing new */
 	uint32_t in_flight;      /* A moves submitted or about to be, not completed */

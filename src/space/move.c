@@ -57,6 +57,30 @@ int spw__relocate(struct spw_space *sp, struct spw_tier *t, spw_entry_t e, spw_s
 	return 1;
 }
 
+/* A segment of the first tier with room, of n of equal priority. They take turns. */
+static int open_in_turn(struct spw_space *sp, struct spw__batch *b, struct spw_tier *const *t, unsigned n)
+{
+	unsigned turn = SPW__LOAD(sp->turn);
+	int rc = -ENODEV;
+
+	for (unsigned i = 0; i < n; i++) {
+		struct spw_tier *one = t[(turn + i) % n];
+
+		if (!spw__is_batch(one) || !spw__takes_new(sp, one))
+			continue;
+		int err = one->ops->begin(one, &b->segment);
+
+		if (!err) {
+			b->tier = one;
+			SPW__ADD(sp->turn, 1);
+			return 0;
+		}
+		/* Busy is not full: a lower tier is no substitute for a moment's patience. */
+		rc = rc == -EAGAIN ? rc : err;
+	}
+	return rc;
+}
+
 /* A segment of the batch's tier, or, if it has none yet, of the first batch tier with room. */
 static int open_segment(struct spw_space *sp, struct spw__batch *b)
 {
@@ -64,15 +88,12 @@ static int open_segment(struct spw_space *sp, struct spw__batch *b)
 
 	if (b->tier)
 		return b->tier->ops->begin(b->tier, &b->segment);
-	for (struct spw_tier **t = sp->order; *t; t++) {
-		if (!spw__is_batch(*t) || !spw__takes_new(sp, *t))
-			continue;
-		rc = (*t)->ops->begin(*t, &b->segment);
-		if (!rc)
-			b->tier = *t;
-		/* Busy is not full: a lower tier is no substitute for a moment's patience. */
-		if (!rc || rc == -EAGAIN)
-			return rc;
+	for (struct spw_tier **t = sp->order, **next; *t && rc != -EAGAIN && rc; t = next) {
+		for (next = t; *next && (*next)->priority == (*t)->priority; next++)
+			;
+		int err = open_in_turn(sp, b, t, (unsigned)(next - t));
+
+		rc = err == -ENODEV ? rc : err;
 	}
 	return rc;
 }

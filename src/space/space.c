@@ -67,6 +67,8 @@ int spw_space_add_tier(struct spw_space *sp, struct spw_tier *t)
 	if (sp->tier[t->number])
 		return -EEXIST;
 	sp->tier[t->number] = t;
+	if (t->ops->ghost)
+		return 0;
 	for (at = n; at > 0 && sp->order[at - 1]->priority < t->priority; at--)
 		sp->order[at] = sp->order[at - 1];
 	sp->order[at] = t;

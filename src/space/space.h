@@ -47,7 +47,7 @@ int spw_work_init(const struct spw_space *sp, void *mem, struct spw_work **out);
 int spw_space_create(const struct spw_space_config *cfg, struct spw_space **out);
 void spw_space_destroy(struct spw_space *sp);
 
-/* Add a tier (before or between operations). The space does not own it. -ENOSPC: SPW_MAX_TIERS; -EEXIST: number. */
+/* Add a tier (while nobody stores, writes back or cleans; loads may go on). The space does not own it. -ENOSPC: SPW_MAX_TIERS; -EEXIST: number. */
 int spw_space_add_tier(struct spw_space *sp, struct spw_tier *t);
 
 /*

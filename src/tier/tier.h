@@ -34,7 +34,8 @@ struct spw_tier_stats {
 };
 
 struct spw_tier_ops {
-	const char *kind; /* "zswap", "file" */
+	const char *kind; /* "zswap", "file", "ghost" */
+	bool ghost;       /* holds nothing, and is asked for nothing */
 
 	/* RAM tier. 0, -ENOSPC (at its capacity) or -ENOMEM. */
 	int (*put)(struct spw_tier *t, spw_entry_t e, const struct spw_obj *o, spw_slot_t *out);

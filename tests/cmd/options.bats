@@ -38,6 +38,17 @@ stat_of() {
 @test "--swap: path of zswap" { fails 125 "takes no path" run --swap zswap:/x -- true; }
 @test "--swap: empty path" { fails 125 "is empty" run --swap file: -- true; }
 @test "--swap: a kind twice" { fails 125 "given twice" run --swap zswap --swap zswap -- true; }
+@test "--swap: priority of zswap" { fails 125 "unknown key 'priority=1'" run --swap zswap,priority=1 -- true; }
+@test "--swap: a priority that is none" { fails 125 "a number from -128 to 127" run --swap file,priority=high -- true; }
+@test "--swap: a priority out of range" { fails 125 "a number from -128 to 127" run --swap file,priority=128 -- true; }
+@test "--swap: a ghost without a file" { fails 125 "--swap ghost:PATH" run --swap ghost -- true; }
+@test "--swap: size of a ghost" { fails 125 "unknown key 'size=1G'" run --swap ghost:/x,size=1G -- true; }
+@test "--swap: a file twice" { fails 125 "in use by this run already" run --swap "file:$T/s,size=8M" --swap "file:$T/s,size=8M" -- true; }
+@test "--swap: too many files" {
+	fails 125 "8 files and ghosts are possible" run --swap file,size=8M --swap file,size=8M --swap file,size=8M \
+		--swap file,size=8M --swap file,size=8M --swap file,size=8M --swap file,size=8M --swap file,size=8M \
+		--swap file,size=8M -- true
+}
 @test "--swap: pool over the cap" { fails 125 "do not fit under a cap of 64.0 MiB" run --ram 64M --swap zswap,size=65M -- true; }
 
 @test "--codec: unknown" { fails 125 "--codec gzip: unknown codec" run --codec gzip -- true; }
@@ -79,6 +90,7 @@ stat_of() {
 	[ "$(stat_of '[.tiers[].kind]' --ram 64M --swap file,size=8M --swap zswap)" = '["file","zswap"]' ]
 	[ "$(stat_of '[.tiers[].kind]' --ram 64M --swap zswap)" = '["zswap"]' ]
 	[ "$(stat_of '[.tiers[].kind]' --ram 64M --swap file,size=8M)" = '["file"]' ]
+	[ "$(stat_of '[.tiers[].name]' --ram 64M --swap file,size=8M --swap file,size=9M,priority=3 --swap zswap)" = '["file.2","file","zswap"]' ]
 }
 
 @test "statistics have exactly their fields" {

@@ -4,6 +4,7 @@
  * counter at zero, so a slot or a cluster that any path leaks fails the test that took the path.
  */
 #include "space/space.h"
+#include "tier/ghost.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -838,6 +839,71 @@ static void a_full_tier_is_passed_over(void **state)
 	assert_int_equal(slow->live, 0);
 }
 
+static void equal_tiers_take_turns(void **state)
+{
+	struct bench *b = *state;
+	struct fake_tier *twin = add_tier(b, true, 2, 5), *slow = add_tier(b, true, 3, 4);
+	spw_entry_t e[6];
+
+	for (unsigned i = 0; i < 4; i++) {
+		e[i] = stored(b, TEXT, i);
+		assert_int_equal(spw_writeback_start(b->sp, 1, false), 1);
+		assert_int_equal(spw_writeback_poll(b->sp, 0), 1);
+	}
+	assert_int_equal(b->file->live, 2);
+	assert_int_equal(twin->live, 2);
+
+	/* One that cannot leaves it to the other, not to a lower one. */
+	b->file->fail_begin = -EIO;
+	for (unsigned i = 4; i < 6; i++) {
+		e[i] = stored(b, TEXT, i);
+		assert_int_equal(spw_writeback_start(b->sp, 1, false), 1);
+		assert_int_equal(spw_writeback_poll(b->sp, 0), 1);
+	}
+	assert_int_equal(twin->live, 4);
+	/* Nor is there one for a moment's patience. */
+	twin->fail_begin = -EAGAIN;
+	assert_int_equal(spw_writeback_start(b->sp, 1, false), -EAGAIN);
+	assert_int_equal(slow->live, 0);
+	for (unsigned i = 0; i < 6; i++)
+		check(b, e[i], TEXT, i);
+	spw_free(b->sp, e, 6);
+}
+
+static void a_ghost_is_asked_for_nothing(void **state)
+{
+	struct bench *b = *state;
+	struct spw_tier_stats st;
+	struct spw_segment *g;
+	struct spw_tier *ghost;
+	spw_slot_t s;
+
+	assert_int_equal(spw__ghost_create(SPW_MAX_TIERS, "ghost", 1, &ghost), -EINVAL);
+	assert_int_equal(spw__ghost_create(2, "ghost", 2048, &ghost), 0);
+	ghost->priority = 100;
+	assert_int_equal(spw_space_add_tier(b->sp, ghost), 0);
+	spw_entry_t e = stored(b, TEXT, 1);
+
+	assert_int_equal(start(b), 1);
+	assert_int_equal(finish(b, 0), 1);
+	assert_int_equal(b->file->live, 1);
+	check(b, e, TEXT, 1);
+	ghost->ops->stats(ghost, &st);
+	assert_int_equal(st.capacity_bytes, 2048 * SPW_PAGE);
+	assert_int_equal(st.used_bytes, 0);
+	assert_int_equal(st.errors, 0);
+
+	/* Whoever goes to it all the same is refused, and counted. */
+	struct spw_obj o = {.data = b->page, .len = SPW_PAGE};
+
+	assert_int_equal(ghost->ops->put(ghost, e, &o, &s), -ENOMEDIUM);
+	assert_int_equal(ghost->ops->begin(ghost, &g), -ENOMEDIUM);
+	assert_int_equal(ghost->ops->get(ghost, e, spw__slot(2, 0, SPW_CODING_RAW, SPW_PAGE), b->back), -ENOMEDIUM);
+	ghost->ops->stats(ghost, &st);
+	assert_int_equal(st.errors, 3);
+	ghost->ops->destroy(ghost);
+}
+
 static void writeback_fills_several_segments(void **state)
 {
 	struct bench *b = *state;
@@ -1166,6 +1232,8 @@ int main(void)
 		CASE(writeback_says_why_it_cannot),
 		cmocka_unit_test(writeback_without_a_batch_tier),
 		CASE(a_full_tier_is_passed_over),
+		CASE(equal_tiers_take_turns),
+		CASE(a_ghost_is_asked_for_nothing),
 		CASE(writeback_fills_several_segments),
 		CASE(raw_only_writeback_leaves_compressed_objects),
 		CASE(what_was_read_has_a_second_chance),

@@ -184,41 +184,6 @@ static struct spw_work *make_work(struct spw__agent *a)
 	return mem && spw_work_init(a->space, mem, &w) == 0 ? w : NULL;
 }
 
-/* The swap file of `spillway run`, as a description of our own. It is found beside the control region. */
-static int open_swap(const struct spw_ctl *c)
-{
-	char folder[sizeof(control_path)];
-
-	memcpy(folder, control_path, sizeof(folder));
-	strrchr(folder, '/')[1] = 0;
-	int fd = spw__open_numbered(folder, (uint64_t)c->swap_fd, "", O_RDWR | O_DIRECT);
-
-	return fd == -EINVAL ? spw__open_numbered(folder, (uint64_t)c->swap_fd, "", O_RDWR) : fd;
-}
-
-static struct spw_file_shared *file_shared(struct spw_ctl *c)
-{
-	return (struct spw_file_shared *)((char *)c + c->file_shared_off);
-}
-
-static int open_file_tier(struct spw__agent *a)
-{
-	struct spw_ctl *c = a->ctl;
-
-	a->swap_fd = -1;
-	if (!c->file_max_bytes)
-		return 0;
-	a->swap_fd = open_swap(c);
-	if (a->swap_fd < 0)
-		return a->swap_fd;
-	int ret = spw__file_io_open(a->swap_fd, &a->file_io);
-
-	if (ret)
-		return ret;
-	ret = spw__file_create(1, "file", file_shared(c), a->slot, &a->file_io, &a->file);
-	return ret ? ret : spw_space_add_tier(a->space, a->file);
-}
-
 static int make_space(struct spw__agent *a)
 {
 	struct spw_space_config cfg = {
@@ -233,7 +198,7 @@ static int make_space(struct spw__agent *a)
 	/* Room for every byte under the cap: the pool's own limit is set, and changed, while it runs. */
 	ret = spw__zswap_create(0, "zswap", a->ctl->zswap_bytes, a->ctl->ram_limit_bytes * 2, &a->zswap);
 	ret = ret ? ret : spw_space_add_tier(a->space, a->zswap);
-	ret = ret ? ret : open_file_tier(a);
+	ret = ret ? ret : spw__tiers_follow(a);
 	if (ret)
 		return ret;
 	a->reclaim_work = make_work(a);
@@ -312,7 +277,7 @@ static int32_t outer_pid(void)
 	return pid ? pid : (int32_t)spw__sys0(SYS_getpid);
 }
 
-/* After exec the record of the old image is ours to go on with, but not what it held on the file tier. */
+/* After exec the record of the old image is ours to go on with, but not what it held on files. */
 static bool reuse_record(struct spw__agent *a, int32_t pid)
 {
 	for (unsigned i = 0; i < SPW_CTL_PROCS; i++) {
@@ -320,8 +285,9 @@ static bool reuse_record(struct spw__agent *a, int32_t pid)
 
 		if (__atomic_load_n(&r->pid, __ATOMIC_ACQUIRE) != pid || r->start_time != start_time())
 			continue;
-		if (a->ctl->file_max_bytes)
-			spw__file_reap(file_shared(a->ctl), i);
+		/* Where that fails, it comes free with the process. */
+		spw__tiers_reap(a->ctl, i);
+		memset(r->part, 0, sizeof(r->part));
 		memset(&r->pool_bytes, 0,
 		       offsetof(struct spw_ctl_proc, target_bytes) - offsetof(struct spw_ctl_proc, pool_bytes));
 		a->rec = r;
@@ -369,18 +335,16 @@ static bool may_open(const char *path, int mode)
 
 bool spw__agent_may_reopen(const struct spw__agent *a)
 {
-	return may_open("/proc/self/pagemap", R_OK) && (a->swap_fd < 0 || may_open(control_path, R_OK | W_OK));
+	return may_open("/proc/self/pagemap", R_OK) && (!a->tiers.files || may_open(control_path, R_OK | W_OK));
 }
 
 int spw__agent_reopen(struct spw__agent *a)
 {
 	fill_record(a->rec);
-	if (a->swap_fd >= 0) {
-		a->swap_fd = open_swap(a->ctl);
-		if (a->swap_fd < 0)
-			return a->swap_fd;
-		spw__file_io_set_fd(&a->file_io, a->swap_fd);
-	}
+	int ret = spw__tiers_reopen(a);
+
+	if (ret)
+		return ret;
 	a->pagemap_fd = spw__open("/proc/self/pagemap", O_RDONLY);
 	a->regions.maps_fd = spw__open("/proc/self/maps", O_RDONLY);
 	if (a->pagemap_fd < 0 || a->regions.maps_fd < 0)

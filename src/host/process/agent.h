@@ -27,8 +27,8 @@
 #include "host/process/place.h"
 #include "host/process/regions.h"
 #include "host/process/thread.h"
+#include "host/process/tiers.h"
 #include "space/space.h"
-#include "tier/file.h"
 
 #include <stdbool.h>
 
@@ -51,20 +51,18 @@ struct spw__quarantine {
 /* The space's counters as last added to the tree's. */
 struct spw__published {
 	uint64_t same, writebacks;
-	struct spw_tier_stats pool, file;
+	struct spw_tier_stats pool;
 };
 
 struct spw__agent {
 	/* Set once. */
 	struct spw_ctl *ctl;
 	struct spw_ctl_proc *rec;
-	unsigned slot; /* rec's index: our number on the file tier */
+	unsigned slot; /* rec's index: our number on every file tier */
 	struct spw_space *space;
-	struct spw_tier *zswap, *file; /* file may be NULL */
+	struct spw_tier *zswap;
 	struct spw_work *reclaim_work, *fault_work;
 	char *window; /* SPW_WINDOW_MAX pages: what the handler restores into, with fault_work, under `lock` */
-	int swap_fd;  /* the file tier's, -1 = none */
-	struct spw_file_io file_io;
 	int uffd, spent_fd, pagemap_fd, statm_fd, supervisor_fd;
 	uint64_t features;
 	bool move; /* evict by UFFDIO_MOVE */
@@ -80,6 +78,7 @@ struct spw__agent {
 	uint64_t shared;           /* bytes of resident that others counted too, when last measured */
 	uint64_t busy, busy_bytes; /* pages of ours alone that the kernel would not move, 0 = none */
 	uint64_t stuck;            /* where that has been tried to mend last */
+	struct spw__tiers tiers;   /* the others */
 	unsigned shared_left;      /* pages to take before those that a fork shared are left alone again */
 	struct spw__published published;
 	uint64_t published_at; /* ns */

@@ -107,46 +107,33 @@ static void tell(uint64_t *where, uint64_t now)
 	__atomic_store_n(where, now, __ATOMIC_RELAXED);
 }
 
-static struct spw_tier_stats stats_of(struct spw_tier *t)
-{
-	struct spw_tier_stats ts = {0};
-
-	if (t)
-		t->ops->stats(t, &ts);
-	return ts;
-}
-
 void spw__publish(struct spw__agent *a, uint64_t now)
 {
 	if (now - a->published_at < PUBLISH_NS)
 		return;
 	a->published_at = now;
 
-	struct spw_tier_stats pool = stats_of(a->zswap), file = stats_of(a->file);
+	struct spw_tier_stats pool;
 	struct spw__published *last = &a->published;
 	struct spw_ctl_total *t = &a->ctl->total;
 	struct spw_ctl_proc *r = a->rec;
 	struct spw_space_stats ss;
 
+	a->zswap->ops->stats(a->zswap, &pool);
 	spw_stats(a->space, &ss);
 	spw__lock(&a->lock);
 	uint64_t metadata = spw__pt_metadata(&a->pt);
 
 	spw__unlock(&a->lock);
-	tell(&r->metadata_bytes, metadata + ss.metadata_bytes + pool.metadata_bytes + file.metadata_bytes);
+	tell(&r->metadata_bytes, metadata + ss.metadata_bytes + pool.metadata_bytes + spw__tiers_publish(a));
 	tell(&r->same_pages, ss.same);
 	tell(&r->swapped_pages, ss.entries);
 	tell(&r->pool_bytes, pool.used_bytes);
 	tell(&r->pool_stored, pool.stored_bytes);
 	tell(&r->pool_pages, pool.pages);
-	tell(&r->file_pages, file.pages);
-	tell(&r->file_stored, file.stored_bytes);
 	add(&t->same_filled_pages, ss.same_stores, &last->same);
 	add(&t->writeback_pages, ss.writebacks, &last->writebacks);
 	add(&t->pool_reads, pool.reads, &last->pool.reads);
 	add(&t->pool_writes, pool.writes, &last->pool.writes);
 	add(&t->pool_errors, pool.errors, &last->pool.errors);
-	add(&t->file_reads, file.reads, &last->file.reads);
-	add(&t->file_writes, file.writes, &last->file.writes);
-	add(&t->file_errors, file.errors, &last->file.errors);
 }

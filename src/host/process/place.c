@@ -131,8 +131,7 @@ void spw__place_ask(struct spw__agent *a)
 /* A SCHED_IDLE thread that does not sleep while it waits for the disk is in nobody's way. */
 static void watch_reads(bool on)
 {
-	if (spw__agent.file)
-		spw__file_io_watch(&spw__agent.file_io, on);
+	spw__tiers_watch(&spw__agent, on);
 }
 
 void spw__place_init(struct spw__agent *a)

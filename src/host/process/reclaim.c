@@ -57,7 +57,7 @@ static uint64_t pool_limit(const struct spw__agent *a)
 			others += __atomic_load_n(&a->ctl->proc[i].pool_bytes, __ATOMIC_RELAXED);
 	}
 	/* The others may have it all; the way to the file leads through the pool, and must not be shut. */
-	uint64_t least = a->file ? (limit / 8 < STAGING_BYTES ? limit / 8 : STAGING_BYTES) : 0;
+	uint64_t least = a->tiers.files ? (limit / 8 < STAGING_BYTES ? limit / 8 : STAGING_BYTES) : 0;
 
 	return limit > others + least ? limit - others : least;
 }
@@ -79,7 +79,7 @@ static bool writeback(struct spw__agent *a)
 	uint64_t limit = pool_limit(a);
 
 	spw__zswap_set_size(a->zswap, limit);
-	if (!a->file)
+	if (!a->tiers.files)
 		return false;
 	spw_writeback_poll(a->space, 0);
 	a->zswap->ops->stats(a->zswap, &ts);
@@ -88,6 +88,27 @@ static bool writeback(struct spw__agent *a)
 	else if (ts.used_bytes * 100 < limit * POOL_LOW)
 		a->draining = false;
 	return send(a, !a->draining);
+}
+
+/*
+ * Whether the pools of the tree hold as many pages as the ghosts' headers name. What the others have is some ms old.
+ */
+static bool counted_out(const struct spw__agent *a)
+{
+	uint64_t most = __atomic_load_n(&a->ctl->ghost_pages, __ATOMIC_RELAXED), pages = 0;
+	struct spw_space_stats s;
+
+	if (!most)
+		return false;
+	for (unsigned i = 0; i < SPW_CTL_PROCS; i++) {
+		const struct spw_ctl_proc *r = &a->ctl->proc[i];
+
+		if (i != a->slot && __atomic_load_n(&r->pid, __ATOMIC_RELAXED))
+			pages += __atomic_load_n(&r->pool_pages, __ATOMIC_RELAXED) +
+				 __atomic_load_n(&r->same_pages, __ATOMIC_RELAXED);
+	}
+	spw_stats(a->space, &s);
+	return pages + s.pool + s.same + SPW_FRAMES_BATCH > most;
 }
 
 /* Every tier is full. Said once; what happens then is --on-full. */
@@ -151,7 +172,7 @@ static bool stage(struct spw__agent *a, bool may_fault)
 /* Store a batch of frames, and tell whoever waits for room. As spw__frames_store(). */
 static int store(struct spw__agent *a)
 {
-	int ret = spw__frames_store(a);
+	int ret = counted_out(a) ? -ENOSPC : spw__frames_store(a);
 
 	if (ret <= 0)
 		return ret;
@@ -185,7 +206,7 @@ static bool reclaim_step(struct spw__agent *a, bool *starved)
 		return true;
 	/* A pool of few blocks can be full below its marks: of blocks of other sizes. */
 	if (ret == -ENOSPC && !moving)
-		moving = a->file && send(a, false);
+		moving = a->tiers.files && send(a, false);
 	bool moved = (moving || ret == -ENOSPC) && spw_writeback_poll(a->space, MS) > 0;
 
 	if (ret == -ENOSPC && !moved && !spw_writeback_under_way(a->space))
@@ -331,7 +352,7 @@ static void keep_scanned(struct spw__agent *a, struct rounds *r, uint64_t data, 
 
 static void each_second(struct spw__agent *a)
 {
-	if (a->file)
+	if (a->tiers.files)
 		spw_clean(a->space, a->reclaim_work);
 	if (a->guarded && a->shared < (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED) / LITTLE) {
 		spw__lock(&a->lock);
@@ -345,6 +366,7 @@ static void each_second(struct spw__agent *a)
 static void work(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t now)
 {
 	spw__place_watch(a);
+	spw__tiers_follow(a);
 	keep_scanned(a, r, data, now);
 	uint64_t until = spw__plat_now_ns() + MS, began = time_run();
 

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A tier is entered in this order: its file, the part of it that the tree shares, the words of the table, and last the
+ * state that says that they are true. An agent that looks in between sees nothing. The key of a file exists in its
+ * shared part and nowhere else: not in a file, not in a core dump.
+ */
+#include "cmd/swaps.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "cmd/say.h"
+
+void spw__swaps_init(struct spw_swaps *s, struct spw_ctl *ctl)
+{
+	*s = (struct spw_swaps){.ctl = ctl};
+	for (unsigned i = 0; i < SPW_CTL_TIERS; i++)
+		s->at[i].file.fd = s->at[i].shared_fd = -1;
+}
+
+static struct spw_swap_place *find(struct spw_swaps *s, const char *name)
+{
+	for (unsigned i = 0; i < SPW_CTL_TIERS; i++)
+		if (!strcmp(s->at[i].name, name))
+			return &s->at[i];
+	return NULL;
+}
+
+/* Its path, or "file" and a number where there are several without one. */
+static void name_place(struct spw_swaps *s, struct spw_swap_place *p, const struct spw_swap *swap)
+{
+	char name[PATH_MAX];
+
+	snprintf(name, sizeof(name), "%s", swap->path ? swap->path : "file");
+	for (unsigned n = 2; !swap->path && find(s, name); n++)
+		snprintf(name, sizeof(name), "file.%u", n);
+	memcpy(p->name, name, sizeof(name));
+}
+
+/* The segment table, which every process of the tree maps. */
+static int share(struct spw_swap_place *p, bool encrypt)
+{
+	struct spw_file_layout layout = {
+		.first_byte = p->file.first_byte,
+		.max_bytes = p->file.max_bytes,
+		.encrypt = encrypt,
+		.discard = p->file.discard,
+	};
+	void *map;
+
+	p->shared_bytes = spw__file_shared_size(p->file.max_bytes);
+	p->shared_fd = memfd_create("spillway-file", MFD_CLOEXEC);
+	if (p->shared_fd < 0 || ftruncate(p->shared_fd, (off_t)p->shared_bytes))
+		return spw__fail("no memory for the table of a swapfile: %s", strerror(errno));
+	map = mmap(NULL, p->shared_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, p->shared_fd, 0);
+	if (map == MAP_FAILED)
+		return spw__fail("no memory for the table of a swapfile: %s", strerror(errno));
+	p->shared = map;
+	madvise(map, p->shared_bytes, MADV_DONTDUMP);
+	if (getrandom(layout.key, sizeof(layout.key), 0) != sizeof(layout.key))
+		return spw__fail("no random key to be had: %s", strerror(errno));
+	int err = spw__file_shared_init(p->shared, &layout);
+	explicit_bzero(layout.key, sizeof(layout.key));
+	return err ? spw__fail("swapfile of %llu bytes: %s", (unsigned long long)p->file.max_bytes, strerror(-err)) : 0;
+}
+
+static void vacate(struct spw_swap_place *p)
+{
+	if (p->shared)
+		munmap(p->shared, p->shared_bytes);
+	if (p->shared_fd >= 0)
+		close(p->shared_fd);
+	spw__swapfile_close(&p->file);
+	*p = (struct spw_swap_place){.file.fd = -1, .shared_fd = -1};
+}
+
+static void enter(struct spw_swaps *s, const struct spw_swap_place *p, const struct spw_swap *swap, uint64_t pages)
+{
+	struct spw_ctl_tier *t = &s->ctl->tier[p - s->at];
+
+	*t = (struct spw_ctl_tier){
+		.generation = ++s->generation,
+		.kind = swap->kind == SPW_SWAP_GHOST ? SPW_CTL_GHOST : SPW_CTL_FILE,
+		.priority = swap->priority,
+		.fd = p->file.fd,
+		.shared_fd = p->shared_fd,
+		.shared_bytes = p->shared_bytes,
+		.pages = pages,
+	};
+	__atomic_store_n(&t->state, SPW_CTL_ON, __ATOMIC_RELEASE);
+	__atomic_add_fetch(&s->ctl->ghost_pages, pages, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&s->ctl->changes, 1, __ATOMIC_RELEASE);
+}
+
+int spw__swaps_add(struct spw_swaps *s, const struct spw_swap *swap, bool quiet)
+{
+	struct spw_swap_place *p = find(s, "");
+	uint64_t pages = 0;
+	int failed;
+
+	if (!p)
+		return spw__fail("%u files and ghosts are in use, which is as many as there can be", SPW_CTL_TIERS);
+	if (swap->path && find(s, swap->path))
+		return spw__fail("%s: in use by this run already", swap->path);
+	if (swap->kind == SPW_SWAP_GHOST)
+		failed = spw__ghost_open(swap->path, &pages);
+	else
+		failed = spw__swapfile_open(swap, quiet, &p->file);
+	if (!failed && swap->kind == SPW_SWAP_FILE)
+		failed = share(p, swap->encrypt);
+	if (failed) {
+		vacate(p);
+		return failed;
+	}
+	name_place(s, p, swap);
+	enter(s, p, swap, pages);
+	return 0;
+}
+
+void spw__swaps_reap(struct spw_swaps *s, unsigned proc)
+{
+	for (unsigned i = 0; i < SPW_CTL_TIERS; i++)
+		if (s->at[i].shared)
+			spw__file_reap(s->at[i].shared, proc);
+}
+
+unsigned spw__swaps_descriptors(const struct spw_swaps *s, int *fd)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < SPW_CTL_TIERS; i++) {
+		if (s->at[i].file.fd >= 0)
+			fd[n++] = s->at[i].file.fd;
+		if (s->at[i].shared_fd >= 0)
+			fd[n++] = s->at[i].shared_fd;
+	}
+	return n;
+}
+
+void spw__swaps_close(struct spw_swaps *s)
+{
+	for (unsigned i = 0; i < SPW_CTL_TIERS; i++)
+		vacate(&s->at[i]);
+}

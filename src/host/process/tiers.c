@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Following the table of tiers.
+ *
+ * Which files there are is the supervisor's business, and changes while the program runs; to stop every process of the
+ * tree for a change would be simple, and would take as long as its slowest. So each follows at its own pace: the thread
+ * that does the reclaimer's work looks at one counter a round, and opens what is new. Nobody else walks the list of
+ * tiers at that time, for stores, writeback and cleaning are that thread's; loads find a tier by its number.
+ *
+ * The descriptors are the agent's own (thread.c), opened through those of `spillway run`.
+ */
+#include "host/process/tiers.h"
+#include "host/process/agent.h"
+#include "host/process/text.h"
+#include "platform/linux.h"
+#include "platform/sys.h"
+#include "tier/ghost.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* A descriptor of `spillway run`, as a description of our own. */
+static int open_theirs(const struct spw_ctl *c, int32_t fd, int flags)
+{
+	char folder[32] = "/proc/";
+	size_t n = 6;
+
+	n += spw__put_number(folder + n, sizeof(folder) - n, (uint64_t)c->supervisor_pid, 10);
+	memcpy(folder + n, "/fd/", sizeof("/fd/"));
+	return spw__open_numbered(folder, (uint64_t)fd, "", flags);
+}
+
+/* O_DIRECT where the filesystem has it. */
+static int open_file(const struct spw_ctl *c, const struct spw_ctl_tier *t)
+{
+	int fd = open_theirs(c, t->fd, O_RDWR | O_DIRECT);
+
+	return fd == -EINVAL ? open_theirs(c, t->fd, O_RDWR) : fd;
+}
+
+/* The part of a file tier that the tree shares. NULL with *error. */
+static struct spw_file_shared *map_shared(const struct spw_ctl *c, const struct spw_ctl_tier *t, int *error)
+{
+	int fd = open_theirs(c, t->shared_fd, O_RDWR);
+
+	*error = fd;
+	if (fd < 0)
+		return NULL;
+	long p = spw__sys6(SYS_mmap, 0, t->shared_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	spw__sys1(SYS_close, fd);
+	*error = (int)p;
+	return p < 0 && p > -(long)SPW_PAGE ? NULL : (struct spw_file_shared *)p;
+}
+
+static int attach_file(struct spw__agent *a, unsigned i, struct spw__open_tier *o)
+{
+	const struct spw_ctl_tier *t = &a->ctl->tier[i];
+	int ret;
+
+	o->shared = map_shared(a->ctl, t, &ret);
+	if (!o->shared)
+		return ret;
+	o->shared_bytes = t->shared_bytes;
+	o->fd = open_file(a->ctl, t);
+	ret = o->fd < 0 ? o->fd : spw__file_io_open(o->fd, &o->io);
+	if (ret == 0) {
+		ret = spw__file_create(i + 1, "file", o->shared, a->slot, &o->io, &o->tier);
+		if (ret)
+			o->io.close(o->io.ctx);
+	}
+	if (ret && o->fd >= 0)
+		spw__sys1(SYS_close, o->fd);
+	if (ret)
+		spw__sys2(SYS_munmap, o->shared, o->shared_bytes);
+	return ret;
+}
+
+static int attach(struct spw__agent *a, unsigned i)
+{
+	const struct spw_ctl_tier *t = &a->ctl->tier[i];
+	struct spw__open_tier o = {.generation = t->generation, .fd = -1};
+	int ret =
+		t->kind == SPW_CTL_GHOST ? spw__ghost_create(i + 1, "ghost", t->pages, &o.tier) : attach_file(a, i, &o);
+
+	if (ret)
+		return ret;
+	o.tier->priority = (int8_t)t->priority;
+	ret = spw_space_add_tier(a->space, o.tier);
+	if (ret)
+		return ret;
+	a->tiers.open[i] = o;
+	a->tiers.files += t->kind == SPW_CTL_FILE;
+	__atomic_store_n(&a->rec->part[i].generation, t->generation, __ATOMIC_RELEASE);
+	return 0;
+}
+
+int spw__tiers_follow(struct spw__agent *a)
+{
+	uint32_t changes = __atomic_load_n(&a->ctl->changes, __ATOMIC_ACQUIRE);
+	int first = 0;
+
+	if (changes == a->tiers.changes)
+		return 0;
+	a->tiers.changes = changes;
+	for (unsigned i = 0; i < SPW_CTL_TIERS; i++) {
+		bool on = __atomic_load_n(&a->ctl->tier[i].state, __ATOMIC_ACQUIRE) != SPW_CTL_OFF;
+		int ret = on && !a->tiers.open[i].tier ? attach(a, i) : 0;
+
+		first = first ? first : ret;
+	}
+	return first;
+}
+
+int spw__tiers_reopen(struct spw__agent *a)
+{
+	for (unsigned i = 0; i < SPW_CTL_TIERS; i++) {
+		struct spw__open_tier *o = &a->tiers.open[i];
+
+		if (!o->tier)
+			continue;
+		if (o->shared) {
+			o->fd = open_file(a->ctl, &a->ctl->tier[i]);
+			if (o->fd < 0)
+				return o->fd;
+			spw__file_io_set_fd(&o->io, o->fd);
+		}
+		__atomic_store_n(&a->rec->part[i].generation, o->generation, __ATOMIC_RELEASE);
+	}
+	return 0;
+}
+
+void spw__tiers_reap(const struct spw_ctl *c, unsigned slot)
+{
+	for (unsigned i = 0; i < SPW_CTL_TIERS; i++) {
+		const struct spw_ctl_tier *t = &c->tier[i];
+		bool file = __atomic_load_n(&t->state, __ATOMIC_ACQUIRE) != SPW_CTL_OFF && t->kind == SPW_CTL_FILE;
+		int error;
+		struct spw_file_shared *shared = file ? map_shared(c, t, &error) : NULL;
+
+		if (!shared)
+			continue;
+		spw__file_reap(shared, slot);
+		spw__sys2(SYS_munmap, shared, t->shared_bytes);
+	}
+}
+
+void spw__tiers_watch(struct spw__agent *a, bool on)
+{
+	for (unsigned i = 0; i < SPW_CTL_TIERS; i++) {
+		if (a->tiers.open[i].shared)
+			spw__file_io_watch(&a->tiers.open[i].io, on);
+	}
+}
+
+uint64_t spw__tiers_publish(struct spw__agent *a)
+{
+	uint64_t metadata = 0;
+
+	for (unsigned i = 0; i < SPW_CTL_TIERS; i++) {
+		struct spw__open_tier *o = &a->tiers.open[i];
+		struct spw_ctl_part *part = &a->rec->part[i];
+		struct spw_ctl_tier *t = &a->ctl->tier[i];
+		struct spw_tier_stats s;
+
+		if (!o->tier)
+			continue;
+		o->tier->ops->stats(o->tier, &s);
+		__atomic_store_n(&part->pages, s.pages, __ATOMIC_RELAXED);
+		__atomic_store_n(&part->stored, s.stored_bytes, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&t->reads, s.reads - o->published.reads, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&t->writes, s.writes - o->published.writes, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&t->errors, s.errors - o->published.errors, __ATOMIC_RELAXED);
+		o->published = s;
+		metadata += s.metadata_bytes;
+	}
+	return metadata;
+}

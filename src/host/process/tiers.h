@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPW_PROCESS_TIERS_H
+#define SPW_PROCESS_TIERS_H
+/* The tiers outside of RAM as this process has them: opened, mapped, and added to its space. See tiers.c. */
+#include "host/control.h"
+#include "tier/file.h"
+
+#include <stdbool.h>
+
+struct spw__agent;
+
+/* One that is open. */
+struct spw__open_tier {
+	struct spw_tier *tier; /* NULL: none */
+	uint32_t generation;
+	/* A file's. */
+	int fd;
+	struct spw_file_io io;
+	struct spw_file_shared *shared;
+	size_t shared_bytes;
+	struct spw_tier_stats published; /* as last added to the tier's counters */
+};
+
+struct spw__tiers {
+	uint32_t changes; /* of the table that were looked at */
+	unsigned files;   /* open ones */
+	struct spw__open_tier open[SPW_CTL_TIERS];
+};
+
+/*
+ * Follow the table in the control region: open what is new. 0, or -errno of the first that cannot be opened (the others
+ * are). Before the handler runs, or with agent.work held.
+ */
+int spw__tiers_follow(struct spw__agent *a);
+/* In a forked child: open anew the files that the parent had open. 0 or -errno. */
+int spw__tiers_reopen(struct spw__agent *a);
+/* Give back what process `slot` held on any file, where that can be opened. */
+void spw__tiers_reap(const struct spw_ctl *c, unsigned slot);
+/* Whether small reads are watched (tier/file.h), of all files. Any thread. */
+void spw__tiers_watch(struct spw__agent *a, bool on);
+/* Tell the tree what is on each, and what was done there since. Returns the bytes of their bookkeeping. agent.work. */
+uint64_t spw__tiers_publish(struct spw__agent *a);
+#endif
