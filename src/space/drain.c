@@ -6,11 +6,15 @@
  * bytes are, so here it is enough to walk the descriptors, which are dense and few: any that says the tier gets its
  * object moved to another. A store that had looked at the tier just before it was closed may still land on it
  * behind the scan, so the scan is repeated until the tier itself says that it is empty.
+ *
+ * Memory does not stop being short while a tier is emptied, and one thread does both. So a drain is cut into steps, and
+ * nothing but the closed tier and a place in the scan lies between them.
  */
 #include "space/internal.h"
 
 #define POLL_NS     10000000u /* of one wait for moves in flight */
-#define IDLE_ROUNDS 1000u     /* scans that find nothing to move on a tier that is not empty */
+#define IDLE_PASSES 1000u     /* that find nothing to move on a tier that is not empty */
+#define STEP        4096u
 
 static int drain_one(struct spw_space *sp, struct spw_work *work, struct spw__batch *b, spw_entry_t e, spw_slot_t s)
 {
@@ -35,68 +39,149 @@ static int drain_one(struct spw_space *sp, struct spw_work *work, struct spw__ba
 /* Where the bytes of e are on tier t, if they are and no move has them. */
 static bool on_tier(struct spw_space *sp, spw_entry_t e, const struct spw_tier *t, spw_slot_t *s)
 {
-	uint64_t w;
+	uint64_t w, where;
 
 	if (!spw__lock(sp, e, &w))
 		return false;
+	where = spw__where(sp, w);
 	spw__unlock(sp, e, w);
-	w = spw__where(sp, w);
-	*s = spw__word_slot(w);
-	return spw__word_stored(w) && spw__slot_tier(*s) == t->number && !(w & SPW__MOVING);
+	*s = spw__word_slot(where);
+	return spw__word_stored(where) && spw__slot_tier(*s) == t->number && !(where & SPW__MOVING);
 }
 
-/* One scan. Returns how many objects it moved or sent on their way; *rc is the first error met. */
-static uint64_t scan(struct spw_space *sp, struct spw_work *work, struct spw_tier *t, int *rc)
+static bool empty(struct spw_space *sp, struct spw_tier *t)
 {
-	uint64_t end = (uint64_t)__atomic_load_n(&sp->ever, __ATOMIC_ACQUIRE) * SPW_CLUSTER, moved = 0;
-	struct spw__batch b = {0};
+	struct spw_tier_stats st;
 
-	for (uint64_t i = 0; i < end; i++) {
-		spw_entry_t e = {(uint32_t)i};
-		spw_slot_t s;
+	if (sp->under_move[t->number])
+		return false;
+	t->ops->stats(t, &st);
+	return !st.pages;
+}
+
+/* Look at one entry. 1: its object was moved or sent on its way, 0: nothing to move, or -errno. */
+static int look(struct spw_space *sp, struct spw_work *work, struct spw__batch *b, struct spw_tier *t, spw_entry_t e)
+{
+	spw_slot_t s, still;
+	int rc;
+
+	if (!spw__peek(sp, e) || !on_tier(sp, e, t, &s))
+		return 0;
+	rc = drain_one(sp, work, b, e, s);
+	/* An error about bytes that went elsewhere meanwhile says nothing. */
+	if (rc < 0 && rc != -EAGAIN && !(on_tier(sp, e, t, &still) && spw__slot_same(s, still)))
+		return 0;
+	return rc;
+}
+
+/*
+ * Go on with the pass. 0: it is at its end; SPW_DRAIN_MORE: it has done its `max`; SPW_DRAIN_WAITS: no buffer is free;
+ * -ECANCELED.
+ */
+static int scan(struct spw_space *sp, struct spw_work *work, struct spw_tier *t, unsigned max)
+{
+	uint64_t end = (uint64_t)__atomic_load_n(&sp->ever, __ATOMIC_ACQUIRE) * SPW_CLUSTER;
+	struct spw__drain *d = &sp->drain[t->number];
+	unsigned objects = 0, clusters = 0;
+	struct spw__batch b = {0};
+	int rc = 0;
+
+	for (; d->next < end; d->next++) {
+		uint32_t c = d->next / SPW_CLUSTER;
 		int one;
 
-		if (i % SPW_CLUSTER == 0 && !SPW__LOAD(sp->table[i / SPW_CLUSTER].live)) {
-			i += SPW_CLUSTER - 1;
+		if (spw__takes_new(sp, t)) {
+			rc = -ECANCELED;
+			break;
+		}
+		if (objects == max || (d->next % SPW_CLUSTER == 0 && clusters++ == max)) {
+			rc = SPW_DRAIN_MORE;
+			break;
+		}
+		if (d->next % SPW_CLUSTER == 0 && !SPW__LOAD(sp->table[c].live)) {
+			d->next += SPW_CLUSTER - 1;
 			continue;
 		}
-		if (!spw__peek(sp, e) || !on_tier(sp, e, t, &s))
-			continue;
-		while ((one = drain_one(sp, work, &b, e, s)) == -EAGAIN) {
-			spw__submit(&b);
-			spw_writeback_poll(sp, POLL_NS);
+		one = look(sp, work, &b, t, (spw_entry_t){d->next});
+		if (one == -EAGAIN) {
+			rc = SPW_DRAIN_WAITS;
+			break;
 		}
-		moved += one > 0;
-		if (one < 0 && !*rc && on_tier(sp, e, t, &s))
-			*rc = one;
+		objects += one > 0;
+		d->moved |= one > 0;
+		if (one < 0 && !d->error)
+			d->error = one;
 	}
 	spw__submit(&b);
-	return moved;
+	return rc;
+}
+
+/* A pass is at its end: is there need, and hope, for another one? */
+static int judge(struct spw_space *sp, struct spw_tier *t)
+{
+	struct spw__drain *d = &sp->drain[t->number], pass = *d;
+
+	*d = (struct spw__drain){0};
+	if (pass.moved)
+		return SPW_DRAIN_MORE;
+	if (sp->under_move[t->number])
+		return SPW_DRAIN_WAITS;
+	if (pass.error)
+		return pass.error;
+	if (pass.idle == IDLE_PASSES)
+		return -EBUSY;
+	d->idle = pass.idle + 1;
+	spw__plat_relax(UINT32_MAX);
+	return SPW_DRAIN_MORE;
+}
+
+void spw_drain_begin(struct spw_space *sp, struct spw_tier *t)
+{
+	sp->drain[t->number] = (struct spw__drain){0};
+	__atomic_fetch_or(&sp->draining, 1u << t->number, __ATOMIC_SEQ_CST);
+}
+
+void spw_drain_cancel(struct spw_space *sp, struct spw_tier *t)
+{
+	__atomic_fetch_and(&sp->draining, ~(1u << t->number), __ATOMIC_SEQ_CST);
+}
+
+int spw_drain_step(struct spw_space *sp, struct spw_work *work, struct spw_tier *t, unsigned max)
+{
+	int rc;
+
+	if (spw__takes_new(sp, t))
+		return -ECANCELED;
+	if (empty(sp, t))
+		return 0;
+	rc = scan(sp, work, t, max);
+	return rc ? rc : judge(sp, t);
 }
 
 int spw_drain(struct spw_space *sp, struct spw_work *work, struct spw_tier *t)
 {
-	unsigned idle = 0;
+	int rc;
 
-	__atomic_fetch_or(&sp->draining, 1u << t->number, __ATOMIC_SEQ_CST);
-	for (;;) {
-		struct spw_tier_stats st;
-		uint64_t moved;
-		int rc = 0;
+	spw_drain_begin(sp, t);
+	while ((rc = spw_drain_step(sp, work, t, STEP)) > 0)
+		spw_writeback_poll(sp, rc == SPW_DRAIN_WAITS ? POLL_NS : 0);
+	return rc;
+}
 
-		while (SPW__LOAD(sp->in_flight))
-			spw_writeback_poll(sp, POLL_NS);
-		t->ops->stats(t, &st);
-		if (!st.pages)
-			return 0;
-		moved = scan(sp, work, t, &rc);
-		if (!moved && rc)
-			return rc;
-		if (moved)
-			idle = 0;
-		else if (++idle == IDLE_ROUNDS)
-			return -EBUSY;
-		else
-			spw__plat_relax(UINT32_MAX);
-	}
+int spw_space_remove_tier(struct spw_space *sp, struct spw_tier *t)
+{
+	struct spw_tier **at = sp->order;
+
+	if (t->number >= SPW_MAX_TIERS || sp->tier[t->number] != t)
+		return -ENOENT;
+	if (spw__takes_new(sp, t) || !empty(sp, t))
+		return -EBUSY;
+	/* A ghost is not among them. */
+	while (*at && *at != t)
+		at++;
+	for (; *at; at++)
+		at[0] = at[1];
+	sp->tier[t->number] = NULL;
+	spw_drain_cancel(sp, t);
+	return 0;
 }

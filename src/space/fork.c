@@ -57,5 +57,6 @@ void spw_fork_child(struct spw_space *sp, unsigned child)
 	while (sp->orphans)
 		spw__slot_free(sp, (spw_slot_t){sp->orphan[--sp->orphans]});
 	sp->in_flight = 0;
+	memset(sp->under_move, 0, sizeof(sp->under_move));
 	spw__orphan_trim(sp);
 }

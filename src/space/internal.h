@@ -37,8 +37,16 @@ struct spw__shard {
 	uint64_t stores, loads, same_stores;
 } __attribute__((aligned(64)));
 
+/* Where the drain of a tier is. Of the thread that drives writeback. */
+struct spw__drain {
+	uint32_t next; /* entry that the next step looks at first */
+	unsigned idle; /* passes in a row that found nothing */
+	int error;     /* first of this pass */
+	bool moved;    /* anything in this pass */
+};
+
 struct spw_space {
-	/* Written by create and add_tier only. */
+	/* Written by create, add_tier and remove_tier only. */
 	uint64_t *desc;
 	struct spw__cluster *table;
 	uint64_t *frame;    /* A backing words; 0 = the frame is nobody's */
@@ -56,7 +64,10 @@ struct spw_space {
 	uint32_t in_flight;      /* A moves submitted or about to be, not completed */
 	uint32_t frames_touched; /* A highest frame number used + 1 */
 	uint32_t touched;        /* A clusters with resident descriptors */
-	uint64_t landed;         /* A moves completed with success; grows before their entries change */
+	/* Moves in flight from or to each tier, and drains. Of the thread that drives writeback. */
+	uint32_t under_move[SPW_MAX_TIERS];
+	struct spw__drain drain[SPW_MAX_TIERS];
+	uint64_t landed; /* A moves completed with success; grows before their entries change */
 	uint64_t writebacks, relocations, cancels; /* A */
 
 	struct spw__spin lock __attribute__((aligned(64))); /* the cluster lock, and of what follows */

@@ -22,6 +22,20 @@ struct spw_obj spw__mapped(struct spw_space *sp, spw_slot_t s)
 		.data = t->ops->map(t, s), .len = spw__slot_len(s), .coding = (uint8_t)spw__slot_coding(s)};
 }
 
+static void begun(struct spw_space *sp, spw_slot_t from, spw_slot_t to)
+{
+	SPW__ADD(sp->in_flight, 1);
+	sp->under_move[spw__slot_tier(from)]++;
+	sp->under_move[spw__slot_tier(to)]++;
+}
+
+static void ended(struct spw_space *sp, spw_slot_t from, spw_slot_t to)
+{
+	sp->under_move[spw__slot_tier(from)]--;
+	sp->under_move[spw__slot_tier(to)]--;
+	SPW__SUB(sp->in_flight, 1);
+}
+
 /* Lock e if its bytes are at s and no move of them is in flight, or if one is. */
 static bool lock_at(struct spw_space *sp, spw_entry_t e, spw_slot_t s, bool moving, uint64_t *w)
 {
@@ -123,7 +137,7 @@ int spw__send(struct spw_space *sp, struct spw__batch *b, spw_entry_t e, spw_slo
 		o = obj ? *obj : spw__mapped(sp, from);
 		rc = b->tier->ops->add(b->tier, b->segment, e, &o, from, &to);
 		if (!rc) {
-			SPW__ADD(sp->in_flight, 1);
+			begun(sp, from, to);
 			b->objects++;
 			spw__unlock(sp, e, spw__rebase(sp, w, spw__word_backing(spw__where(sp, w)) | SPW__MOVING));
 			return 1;
@@ -155,7 +169,7 @@ static void complete(struct spw_space *sp, const struct spw_move *m, int status)
 		spw__slot_free(sp, m->from);
 		SPW__ADD(*(from_ram ? &sp->writebacks : &sp->relocations), 1);
 	}
-	SPW__SUB(sp->in_flight, 1);
+	ended(sp, m->from, m->to);
 }
 
 /* Finish every completed segment of t; wait for the first of them up to wait_ns. */

@@ -47,7 +47,10 @@ int spw_work_init(const struct spw_space *sp, void *mem, struct spw_work **out);
 int spw_space_create(const struct spw_space_config *cfg, struct spw_space **out);
 void spw_space_destroy(struct spw_space *sp);
 
-/* Add a tier (while nobody stores, writes back or cleans; loads may go on). The space does not own it. -ENOSPC: SPW_MAX_TIERS; -EEXIST: number. */
+/*
+ * Add a tier, while nobody stores, writes back or cleans; loads may go on. The space does not own it. -ENOSPC:
+ * SPW_MAX_TIERS; -EEXIST: number; -EINVAL. The way back: spw_drain(), spw_space_remove_tier().
+ */
 int spw_space_add_tier(struct spw_space *sp, struct spw_tier *t);
 
 /*
@@ -115,7 +118,7 @@ int spw_cache_del(struct spw_space *sp, spw_entry_t e, uint32_t frame, bool keep
  * Writeback and upkeep, driven by a host thread (one at a time; the rest of the space goes on meanwhile).
  * start: gather about `bytes` (whole blocks) of the oldest objects of RAM tiers (RAW first; only RAW when raw_only)
  * into segments of the first batch tier with room, and submit. Returns objects on their way (>= 0), -ENOSPC,
- * -EIO (backing off), -EAGAIN (buffers busy), -ENODEV (no batch tier).
+ * -EIO (backing off), -EAGAIN (buffers busy), -ENODEV (no batch tier that takes objects).
  * poll: finish completed segments; wait_ns as in the tier, but none with no move in flight. Returns objects finished.
  * compact: up to `max` objects moved out of sparse blocks. clean: one segment. Return objects moved (>= 0) or -errno.
  */
@@ -127,11 +130,35 @@ int spw_compact(struct spw_space *sp, unsigned max);
 int spw_clean(struct spw_space *sp, struct spw_work *w);
 
 /*
- * Move everything off tier t to the other tiers and leave it empty, by scanning descriptors. May sleep.
- * 0, -ENOSPC, -EIO, -EBADMSG (what could be moved was). The tier takes no new objects from the first call on, and stays
- * registered, empty. On the thread that drives writeback.
+ * Drain: empty tier t while everything goes on, by scanning descriptors; what is on it goes to the other tiers.
+ *
+ * begin: t takes no new objects from now on. step: a bounded amount of work, at most `max` objects (>= 1) moved and
+ * `max` clusters looked at; may sleep in reads. SPW_DRAIN_MORE; SPW_DRAIN_WAITS: nothing more can be done before a move
+ * in flight completes (spw_writeback_poll); 0: t is empty; -ECANCELED: t takes objects; -ENOSPC, -ENOMEM, -EIO,
+ * -EBADMSG: a whole pass could move nothing more, and this is why; -EBUSY: what is on t belongs to no entry. After an
+ * error the next step begins a new pass. Between steps the host goes on as ever, and the moves that a step has started
+ * are completed by its spw_writeback_poll(). spw_drain is begin and steps to the end, and sleeps.
+ *
+ * A store that began before t was closed may still land on it after it was found empty: then the next step has more
+ * to do, and spw_space_remove_tier() refuses.
+ *
+ * begin, step and spw_drain: on the thread that drives writeback. cancel: any thread; t takes objects again, those
+ * moved stay where they are, and every step from then on, one under way included, returns -ECANCELED until a new begin.
  */
+#define SPW_DRAIN_MORE  1
+#define SPW_DRAIN_WAITS 2
+void spw_drain_begin(struct spw_space *sp, struct spw_tier *t);
+int spw_drain_step(struct spw_space *sp, struct spw_work *w, struct spw_tier *t, unsigned max);
+void spw_drain_cancel(struct spw_space *sp, struct spw_tier *t);
 int spw_drain(struct spw_space *sp, struct spw_work *w, struct spw_tier *t);
+
+/*
+ * A tier that was drained leaves the space: it is the caller's to destroy, and its number is free. 0; -ENOENT: not of
+ * this space; -EBUSY: not closed by spw_drain_begin(), or not empty. Calls walk the tiers without a lock, and one that
+ * read a slot of t before the drain moved its object may be reading there still. So this is called on the thread that
+ * drives writeback with every other thread of the space quiet, as for a fork; a quiet moment suffices, after the drain.
+ */
+int spw_space_remove_tier(struct spw_space *sp, struct spw_tier *t);
 
 void spw_stats(struct spw_space *sp, struct spw_space_stats *out);
 

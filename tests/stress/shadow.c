@@ -10,9 +10,9 @@
  * store of a frame runs unlocked as well and may be overtaken (-ESTALE), but only by what the shadow saw overtake it.
  *
  * The bytes of a page are a function of (entry, version), so a page of another entry, an older version or a torn page
- * fails. Failures of put, begin, add, commit, reads and writes are injected, and nothing may be lost by them. At the
- * end the pool is drained to the file, the file to another pool, every page is checked again, everything is freed, and
- * every counter must be back where it began.
+ * fails. Failures of put, begin, add, commit, reads and writes are injected, and nothing may be lost by them. Drains
+ * begin, go on by steps and are cancelled. At the end the pool is drained to the file, the file to another pool, every
+ * page is checked again, everything is freed, and every counter must be back where it began.
  */
 #include "platform/platform.h"
 #include "space/space.h"
@@ -297,6 +297,7 @@ static uint32_t hot;            /* atomic: first of the entries that all threads
 
 static struct spw_space *sp;
 static struct spw_tier *pool, *file;
+static uint64_t drain_steps;
 static pthread_mutex_t upkeep_lock = PTHREAD_MUTEX_INITIALIZER;
 
 struct thread {
@@ -673,13 +674,37 @@ static void op_give(void)
 	ADD(taken_clusters, -1);
 }
 
+/* A tier is emptied a step at a time, while everything goes on and any thread may change its mind. */
+static int op_drain(struct thread *t)
+{
+	struct spw_tier *tier = one_in(2) ? pool : file;
+	int rc;
+
+	if (one_in(3))
+		spw_drain_begin(sp, tier);
+	rc = spw_drain_step(sp, t->work, tier, 1 + rnd(200));
+	if (rc == -ECANCELED)
+		return 0;
+	ADD(drain_steps, 1);
+	CHECK(rc != -EBADMSG && rc != -EBUSY, "rc %d", rc);
+	return rc;
+}
+
+static void op_cancel_drain(void)
+{
+	spw_drain_cancel(sp, one_in(2) ? pool : file);
+}
+
 static void op_upkeep(struct thread *t)
 {
 	int rc = 0;
 
 	if (pthread_mutex_trylock(&upkeep_lock))
 		return;
-	switch (rnd(8)) {
+	switch (rnd(9)) {
+	case 8:
+		rc = op_drain(t);
+		break;
 	case 0:
 		rc = spw_compact(sp, 1 + rnd(200));
 		CHECK(rc >= 0 || rc == -ENOSPC || rc == -ENOMEM, "rc %d", rc);
@@ -690,6 +715,8 @@ static void op_upkeep(struct thread *t)
 	case 2:
 	case 3:
 		rc = spw_writeback_start(sp, 1 + rnd(1u << 19), one_in(4));
+		if (rc == -ENODEV) /* the file is closed */
+			rc = 0;
 		break;
 	default:
 		rc = spw_writeback_poll(sp, one_in(4) ? 1000 : 0);
@@ -742,6 +769,8 @@ static void *run(void *arg)
 			op_take();
 		else if (one_in(20000))
 			op_give();
+		else if (one_in(1500))
+			op_cancel_drain();
 		else if (what < 2)
 			op_alloc(t);
 		else if (what < 6)
@@ -806,6 +835,8 @@ static void finish(struct thread *t, uint64_t idle_metadata)
 	struct spw_space_stats st;
 	struct spw_tier *refuge;
 
+	spw_drain_cancel(sp, pool);
+	spw_drain_cancel(sp, file);
 	while (spw_writeback_poll(sp, 1000000))
 		;
 	check_all(t);
@@ -835,10 +866,11 @@ static void finish(struct thread *t, uint64_t idle_metadata)
 	/* The frame table stays: it is as large as the most frames that were in use at once. */
 	CHECK(st.metadata_bytes <= idle_metadata + FRAMES * sizeof(uint64_t), "metadata left");
 	CHECK(!pages_of(refuge), "objects left");
+	CHECK(!spw_space_remove_tier(sp, pool) && !spw_space_remove_tier(sp, file), "drained tiers stay");
 	refuge->ops->destroy(refuge);
-	printf("stores %llu (same-filled %llu), writebacks %llu, relocations %llu, cancels %llu\n",
+	printf("stores %llu (same-filled %llu), writebacks %llu, relocations %llu, cancels %llu, drain steps %llu\n",
 	       (unsigned long long)st.stores, (unsigned long long)st.same_stores, (unsigned long long)st.writebacks,
-	       (unsigned long long)st.relocations, (unsigned long long)st.cancels);
+	       (unsigned long long)st.relocations, (unsigned long long)st.cancels, (unsigned long long)drain_steps);
 }
 
 static uint64_t number(const char *text)

@@ -1143,6 +1143,188 @@ static void drain_moves_what_it_can(void **state)
 	check(b, good, TEXT, 2);
 }
 
+static void drain_goes_step_by_step(void **state)
+{
+	struct bench *b = *state;
+	struct fake_tier *slow = add_tier(b, true, 2, -5);
+	struct fake_tier *file = b->file;
+	spw_entry_t e[100], between[100];
+	unsigned n = 0, left = 100;
+	int rc;
+
+	assert_int_equal(spw_alloc(b->sp, e, 100), 0);
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(store(b, e[i], TEXT, i), 0);
+	assert_int_equal(start(b), 100);
+	assert_int_equal(finish(b, 0), 100);
+	spw_drain_begin(b->sp, &file->tier);
+	while ((rc = spw_drain_step(b->sp, b->w, &file->tier, 7)) > 0) {
+		assert_int_equal(rc, SPW_DRAIN_MORE);
+		assert_true(left - file->live <= 7);
+		left = file->live;
+		/* Reclaim goes on, to where there is room. */
+		between[n] = stored(b, NOISE, 200 + n);
+		n++;
+		assert_true(spw_writeback_start(b->sp, UINT64_MAX, false) > 0);
+		assert_true(spw_writeback_poll(b->sp, 0) > 0);
+	}
+	assert_int_equal(rc, 0);
+	assert_true(n >= 100 / 7);
+	assert_int_equal(file->live, 0);
+	assert_true(slow->live > 0);
+	for (unsigned i = 0; i < 100; i++)
+		check(b, e[i], TEXT, i);
+	for (unsigned i = 0; i < n; i++)
+		check(b, between[i], NOISE, 200 + i);
+	spw_free(b->sp, e, 100);
+	spw_free(b->sp, between, n);
+}
+
+static void a_step_looks_at_few_clusters(void **state)
+{
+	struct bench *b = *state;
+	static spw_entry_t e[20 * SPW_CLUSTER];
+	unsigned steps = 0;
+	int rc;
+
+	assert_int_equal(spw_alloc(b->sp, e, 20 * SPW_CLUSTER), 0);
+	assert_int_equal(store(b, e[20 * SPW_CLUSTER - 1], TEXT, 1), 0);
+	spw_drain_begin(b->sp, &b->ram->tier);
+	while ((rc = spw_drain_step(b->sp, b->w, &b->ram->tier, 4)) == SPW_DRAIN_MORE)
+		steps++;
+	assert_int_equal(rc, SPW_DRAIN_WAITS);
+	assert_true(steps >= 20 / 4);
+	assert_int_equal(spw_writeback_poll(b->sp, 0), 1);
+	assert_int_equal(spw_drain_step(b->sp, b->w, &b->ram->tier, 4), 0);
+	check(b, e[20 * SPW_CLUSTER - 1], TEXT, 1);
+}
+
+static void a_step_waits_for_nothing(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e[(FAKE_SEGMENTS + 1) * FAKE_BATCH];
+	unsigned n = sizeof(e) / sizeof(e[0]);
+
+	assert_int_equal(spw_alloc(b->sp, e, n), 0);
+	for (unsigned i = 0; i < n; i++)
+		assert_int_equal(store(b, e[i], TEXT, i), 0);
+	b->file->hold = true;
+	spw_drain_begin(b->sp, &b->ram->tier);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(spw_drain_step(b->sp, b->w, &b->ram->tier, UINT32_MAX), SPW_DRAIN_WAITS);
+	assert_int_equal(spw_writeback_under_way(b->sp), FAKE_SEGMENTS * FAKE_BATCH);
+	b->file->hold = false;
+	assert_int_equal(spw_drain(b->sp, b->w, &b->ram->tier), 0);
+	for (unsigned i = 0; i < n; i++)
+		check(b, e[i], TEXT, i);
+}
+
+static void drain_waits_for_what_is_on_its_way_to_the_tier(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1);
+
+	assert_int_equal(start(b), 1);
+	spw_drain_begin(b->sp, &b->file->tier);
+	assert_int_equal(spw_drain_step(b->sp, b->w, &b->file->tier, 10), SPW_DRAIN_WAITS);
+	assert_int_equal(spw_space_remove_tier(b->sp, &b->file->tier), -EBUSY);
+	assert_int_equal(finish(b, 0), 1);
+	assert_int_equal(spw_kind(b->sp, e), SPW_SLOT);
+	assert_int_equal(spw_drain_step(b->sp, b->w, &b->file->tier, 10), SPW_DRAIN_MORE);
+	assert_int_equal(spw_drain_step(b->sp, b->w, &b->file->tier, 10), 0);
+	assert_int_equal(spw_kind(b->sp, e), SPW_POOL);
+	check(b, e, TEXT, 1);
+}
+
+static void drain_can_be_cancelled_half_way(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e[100];
+
+	assert_int_equal(spw_alloc(b->sp, e, 100), 0);
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(store(b, e[i], TEXT, i), 0);
+	assert_int_equal(spw_drain_step(b->sp, b->w, &b->ram->tier, 1), -ECANCELED); /* not begun */
+	spw_drain_begin(b->sp, &b->ram->tier);
+	assert_int_equal(spw_drain_step(b->sp, b->w, &b->ram->tier, 30), SPW_DRAIN_MORE);
+	assert_int_equal(store(b, e[0], TEXT, 100), -ENOSPC);
+	spw_drain_cancel(b->sp, &b->ram->tier);
+	assert_int_equal(spw_drain_step(b->sp, b->w, &b->ram->tier, 30), -ECANCELED);
+	assert_int_equal(spw_writeback_poll(b->sp, 0), 30);
+	assert_int_equal(b->ram->live, 70);
+	assert_int_equal(store(b, e[0], TEXT, 100), 0);
+	assert_int_equal(b->ram->live, 71);
+	for (unsigned i = 0; i < 100; i++)
+		check(b, e[i], TEXT, i ? i : 100);
+	assert_int_equal(spw_drain(b->sp, b->w, &b->ram->tier), 0);
+	for (unsigned i = 0; i < 100; i++)
+		check(b, e[i], TEXT, i ? i : 100);
+}
+
+static void cancel_during_read(void *arg)
+{
+	struct bench *b = arg;
+
+	spw_drain_cancel(b->sp, &b->file->tier);
+}
+
+static void a_drain_under_way_ends_when_cancelled(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t first = on_file(b, TEXT, 1), second = on_file(b, TEXT, 2);
+
+	b->file->in_get = cancel_during_read;
+	b->file->in_get_arg = b;
+	assert_int_equal(spw_drain(b->sp, b->w, &b->file->tier), -ECANCELED);
+	assert_int_equal(spw_kind(b->sp, first), SPW_POOL);
+	assert_int_equal(spw_kind(b->sp, second), SPW_SLOT);
+	assert_int_equal(start(b), 1);
+	assert_int_equal(finish(b, 0), 1);
+	assert_int_equal(b->file->live, 2);
+	check(b, first, TEXT, 1);
+	check(b, second, TEXT, 2);
+}
+
+static void drain_has_no_errors_of_what_changed_meanwhile(void **state)
+{
+	struct bench *b = *state;
+	struct during d = {.b = b, .e = on_file(b, NOISE, 1)};
+
+	b->file->in_get = store_during_read;
+	b->file->in_get_arg = &d;
+	b->file->fail_get_once = -EBADMSG;
+	assert_int_equal(spw_drain(b->sp, b->w, &b->file->tier), 0);
+	check(b, d.e, NOISE, 50);
+}
+
+static void a_drained_tier_can_be_removed(void **state)
+{
+	struct bench *b = *state;
+	struct fake_tier *next = fake_create(true, 1, 5);
+	spw_entry_t e = on_file(b, TEXT, 1);
+
+	assert_int_equal(spw_space_remove_tier(b->sp, &next->tier), -ENOENT);
+	assert_int_equal(spw_space_remove_tier(b->sp, &b->file->tier), -EBUSY); /* not empty */
+	spw_drain_begin(b->sp, &b->file->tier);
+	assert_int_equal(spw_space_remove_tier(b->sp, &b->file->tier), -EBUSY); /* closed, not empty */
+	assert_int_equal(spw_drain(b->sp, b->w, &b->file->tier), 0);
+	spw_drain_cancel(b->sp, &b->file->tier);
+	assert_int_equal(spw_space_remove_tier(b->sp, &b->file->tier), -EBUSY); /* empty, not closed */
+	assert_int_equal(spw_drain(b->sp, b->w, &b->file->tier), 0);
+	assert_int_equal(spw_space_remove_tier(b->sp, &b->file->tier), 0);
+	assert_int_equal(spw_space_remove_tier(b->sp, &b->file->tier), -ENOENT);
+	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), -ENODEV);
+	check(b, e, TEXT, 1);
+
+	free(b->file);
+	b->file = next;
+	assert_int_equal(spw_space_add_tier(b->sp, &next->tier), 0);
+	assert_int_equal(start(b), 1);
+	assert_int_equal(finish(b, 0), 1);
+	assert_int_equal(spw_kind(b->sp, e), SPW_SLOT);
+	check(b, e, TEXT, 1);
+}
+
 /* ---- fork: the child's part is played by the same process ---- */
 
 static void a_forked_child_has_no_moves(void **state)
@@ -1246,6 +1428,14 @@ int main(void)
 		CASE(drain_of_a_ram_tier_writes_everything_back),
 		CASE(drain_of_a_file_brings_everything_back),
 		CASE(drain_moves_what_it_can),
+		CASE(drain_goes_step_by_step),
+		CASE(a_step_looks_at_few_clusters),
+		CASE(a_step_waits_for_nothing),
+		CASE(drain_waits_for_what_is_on_its_way_to_the_tier),
+		CASE(drain_can_be_cancelled_half_way),
+		CASE(a_drain_under_way_ends_when_cancelled),
+		CASE(drain_has_no_errors_of_what_changed_meanwhile),
+		CASE(a_drained_tier_can_be_removed),
 		CASE(a_forked_child_has_no_moves),
 		CASE(a_fork_that_fails_is_undone),
 	};
