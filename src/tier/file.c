@@ -333,7 +333,7 @@ static void file_stats(struct spw_tier *t, struct spw_tier_stats *out)
 	uint64_t top = SPW__LOAD(f->top);
 
 	*out = (struct spw_tier_stats){
-		.capacity_bytes = (uint64_t)f->sh->segments * SPW_FILE_SEGMENT,
+		.capacity_bytes = (uint64_t)f->sh->usable * SPW_FILE_SEGMENT,
 		.used_bytes = (uint64_t)SPW__LOAD(f->held) * SPW_FILE_SEGMENT,
 		.stored_bytes = SPW__LOAD(f->stored),
 		.pages = SPW__LOAD(f->pages),

@@ -25,16 +25,18 @@ struct spw_file_layout {
 	uint64_t max_bytes;  /* end of the usable file */
 	bool encrypt;        /* seal with AEAD; off: a keyed checksum still guards every object */
 	bool discard;        /* freed segments may be punched out of the file */
+	const uint32_t *bad; /* blocks of 4096 bytes that are never read or written, by number from byte 0; any order */
+	uint32_t bad_n;
 	uint8_t key[SPW_FILE_KEY];
 };
 
-/* Lay out a zeroed region of spw__file_shared_size() bytes. 0, -EINVAL. */
+/* Lay out a zeroed region of spw__file_shared_size() bytes. 0; -EINVAL: no segment has room and no bad block. */
 int spw__file_shared_init(struct spw_file_shared *sh, const struct spw_file_layout *l);
 
 /* Give back everything that process slot `proc` held. Any process may call it once `proc` is dead. */
 void spw__file_reap(struct spw_file_shared *sh, unsigned proc);
 
-/* Bytes taken by segments, and the capacity, over all processes. */
+/* Bytes taken by segments, and the capacity (without segments that have a bad block), over all processes. */
 void spw__file_shared_use(const struct spw_file_shared *sh, uint64_t *used_bytes, uint64_t *capacity_bytes);
 
 /*

@@ -90,7 +90,7 @@ static void close_segment(struct spw__file *f)
 /* Read back a segment worth cleaning. False if there is none. */
 static bool open_segment(struct spw__file *f)
 {
-	uint32_t n = f->sh->segments, taken = spw__segs_taken(f->sh), free = n - taken;
+	uint32_t n = f->sh->usable, taken = spw__segs_taken(f->sh), free = n - taken;
 	uint32_t tight = spw__file_reserve(f->sh) + 1, scarce = n / SCARCE > tight ? n / SCARCE : tight;
 	uint8_t *data = spw__clean_buffer(f);
 	struct spw__seg_place place = {.seal = &f->seal, .tier = f->tier.number};

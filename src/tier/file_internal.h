@@ -27,7 +27,8 @@ static inline uint32_t spw__file_align(uint32_t n, uint32_t to)
 
 struct spw_file_shared {
 	uint64_t first_byte;
-	uint32_t segments;
+	uint32_t segments; /* that there are */
+	uint32_t usable;   /* of them, those without a bad block */
 	uint8_t encrypt;
 	uint8_t discard;
 	uint8_t key[SPW_FILE_KEY];
@@ -54,6 +55,7 @@ void spw__seg_share(struct spw_file_shared *sh, uint32_t seg, unsigned child);
 uint64_t spw__seg_generation(const struct spw_file_shared *sh, uint32_t seg);
 /* Nobody but `proc` holds it. */
 bool spw__seg_exclusive(const struct spw_file_shared *sh, uint32_t seg, unsigned proc);
+/* Usable segments that are not free. */
 uint32_t spw__segs_taken(const struct spw_file_shared *sh);
 /*
  * Take a free segment that still has blocks in the file, to give them back: 0, or -ENOENT. Then punched() it.
@@ -238,7 +240,7 @@ static inline uint8_t *spw__clean_buffer(const struct spw__file *f)
 /* Segments that only cleaning may take: it needs room to make room. */
 static inline uint32_t spw__file_reserve(const struct spw_file_shared *sh)
 {
-	uint32_t n = sh->segments;
+	uint32_t n = sh->usable;
 
 	return n < 2 ? 0 : n < 16 ? 1 : n < 512 ? 2 : n / 256;
 }

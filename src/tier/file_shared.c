@@ -14,6 +14,8 @@
  *   HELD           the owner itself has live objects in it. The common case needs nothing but this
  *   SHARED         the set of sharers means something; until the first fork its memory is never touched
  *   WRITING        the owner may have a write in flight
+ *   TAKEN alone    generation 0, which is given to nobody: the segment has a bad block. It stays so for ever: whoever
+ *                  looks for a free segment goes past it, and it counts neither as taken nor as room
  *   not TAKEN      0: has no blocks in the file. USED: may have. USED | WRITING: as before, and its owner died with a
  *                  write in flight, which may reach the disk after the death: the segment rests until the time in
  *                  the generation's place is REST_MS ago. (A late write would be found out by the seal, not
@@ -38,6 +40,7 @@
 #define GEN_SHIFT 13
 #define GEN_MASK  ((1ull << 39) - 1)
 #define VERSION   (1ull << 52)
+#define BAD       TAKEN
 #define REST_MS   5000u
 
 #define TABLE_BYTES 4096u /* where the words begin */
@@ -175,6 +178,19 @@ size_t spw__file_shared_size(uint64_t max_bytes)
 	       ((n * sizeof(struct sharers) + TABLE_BYTES - 1) & ~(size_t)(TABLE_BYTES - 1));
 }
 
+/* Keep everybody out of the segments that have a bad block. */
+static void mark_bad(struct spw_file_shared *sh, const struct spw_file_layout *l)
+{
+	for (uint32_t i = 0; i < l->bad_n; i++) {
+		uint64_t at = (uint64_t)l->bad[i] * SPW__BLOCK, seg = (at - sh->first_byte) / SPW_FILE_SEGMENT;
+
+		if (at < sh->first_byte || seg >= sh->segments || *word_of(sh, (uint32_t)seg) == BAD)
+			continue;
+		*word_of(sh, (uint32_t)seg) = BAD;
+		sh->usable--;
+	}
+}
+
 int spw__file_shared_init(struct spw_file_shared *sh, const struct spw_file_layout *l)
 {
 	uint64_t end = l->max_bytes < MAX_BYTES ? l->max_bytes : MAX_BYTES;
@@ -182,7 +198,10 @@ int spw__file_shared_init(struct spw_file_shared *sh, const struct spw_file_layo
 	if (l->first_byte % SPW__BLOCK || end < l->first_byte + SPW_FILE_SEGMENT)
 		return -EINVAL;
 	sh->first_byte = l->first_byte;
-	sh->segments = segments_of(end - l->first_byte);
+	sh->segments = sh->usable = segments_of(end - l->first_byte);
+	mark_bad(sh, l);
+	if (!sh->usable)
+		return -EINVAL;
 	sh->encrypt = l->encrypt;
 	sh->discard = l->discard;
 	memcpy(sh->key, l->key, sizeof(sh->key));
@@ -299,8 +318,11 @@ uint32_t spw__segs_taken(const struct spw_file_shared *sh)
 {
 	uint32_t top = SPW__LOAD(sh->top), n = 0;
 
-	for (uint32_t i = 0; i < top; i++)
-		n += !!(SPW__LOAD(*word_of(sh, i)) & TAKEN);
+	for (uint32_t i = 0; i < top; i++) {
+		uint64_t w = SPW__LOAD(*word_of(sh, i));
+
+		n += w & TAKEN && w != BAD;
+	}
 	return n;
 }
 
@@ -335,7 +357,7 @@ void spw__file_reap(struct spw_file_shared *sh, unsigned proc)
 	for (uint32_t i = 0; i < top; i++) {
 		uint64_t w = word(sh, i), gen = generation(w);
 
-		if (!(w & TAKEN))
+		if (!(w & TAKEN) || w == BAD)
 			continue;
 		if (w & HELD && (w & OWNER) == proc)
 			change(sh, i, gen, 0, HELD, VERSION);
@@ -352,5 +374,5 @@ void spw__file_reap(struct spw_file_shared *sh, unsigned proc)
 void spw__file_shared_use(const struct spw_file_shared *sh, uint64_t *used_bytes, uint64_t *capacity_bytes)
 {
 	*used_bytes = (uint64_t)spw__segs_taken(sh) * SPW_FILE_SEGMENT;
-	*capacity_bytes = (uint64_t)sh->segments * SPW_FILE_SEGMENT;
+	*capacity_bytes = (uint64_t)sh->usable * SPW_FILE_SEGMENT;
 }

@@ -63,11 +63,19 @@ struct fake {
 	enum fault fault;
 	uint64_t flip; /* bit of the next read */
 	uint64_t lowest;
+	const uint32_t *bad; /* blocks that nobody may come near */
+	uint32_t bad_n;
 	unsigned n, discards, reads;
 	bool hold; /* writes in flight stay so */
 	uint64_t token[MAX_WRITES];
 	int64_t result[MAX_WRITES];
 };
+
+static void assert_good(const struct fake *f, uint64_t off, uint64_t len)
+{
+	for (uint32_t i = 0; i < f->bad_n; i++)
+		assert_false(off / 4096 <= f->bad[i] && f->bad[i] < (off + len) / 4096);
+}
 
 static int64_t fake_read(void *ctx, void *buf, size_t len, uint64_t off)
 {
@@ -77,6 +85,7 @@ static int64_t fake_read(void *ctx, void *buf, size_t len, uint64_t off)
 	assert_int_equal((uintptr_t)buf % 4096, 0);
 	assert_int_equal(len % 4096, 0);
 	assert_int_equal(off % 4096, 0);
+	assert_good(f, off, len);
 	f->reads++;
 	if (f->fault == READ_EIO)
 		return -EIO;
@@ -97,6 +106,7 @@ static int fake_write(void *ctx, const void *buf, size_t len, uint64_t off, uint
 	assert_int_equal((uintptr_t)buf % 4096, 0);
 	assert_int_equal(len % 4096, 0);
 	assert_int_equal(off % 4096, 0);
+	assert_good(f, off, len);
 	assert_true(f->n < MAX_WRITES);
 	if (f->fault == WRITE_REFUSED)
 		return -EBADF;
@@ -134,6 +144,7 @@ static void fake_discard(void *ctx, uint64_t off, uint64_t len)
 	struct fake *f = ctx;
 
 	f->discards++;
+	assert_good(f, off, len);
 	assert_int_equal(fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len), 0);
 }
 
@@ -234,6 +245,8 @@ static void rig_open(struct rig *r, struct spw_file_layout l, const struct spw_f
 	struct spw_file_io fake = fake_io(r);
 
 	memcpy(l.key, key, sizeof(l.key));
+	r->fake.bad = l.bad;
+	r->fake.bad_n = l.bad_n;
 	r->sh_bytes = spw__file_shared_size(l.max_bytes);
 	r->sh = shared_memory(r->sh_bytes);
 	assert_int_equal(spw__file_shared_init(r->sh, &l), 0);
@@ -907,6 +920,70 @@ static void test_discard(void **state)
 	rig_close(r);
 }
 
+/* Segments with a bad block are nobody's, whatever happens to the others: filled, cleaned, shared, reaped, punched. */
+static void test_bad_blocks(void **state)
+{
+	/* Block 1 begins segment 0 and 64 ends it; 1000 and 1010 are in 15; 4095 is behind the last segment. */
+	static const uint32_t bad[] = {64, 1000, 4095, 1, 1010, 1000, 200, 0, UINT32_MAX};
+	const uint64_t usable = 16 * MIB / SPW_FILE_SEGMENT - 1 - 3;
+	const struct spw_file_layout l = {.first_byte = 4096,
+					  .max_bytes = 16 * MIB,
+					  .encrypt = true,
+					  .discard = true,
+					  .bad = bad,
+					  .bad_n = sizeof(bad) / sizeof(bad[0])};
+	struct rig *r = rig_new(20000, 1200, 1530);
+	uint64_t used, capacity;
+
+	(void)state;
+	rig_open(r, l, NULL);
+	for (unsigned round = 0; round < 3; round++) {
+		assert_int_equal(write_range(r, 0, r->n), -ENOSPC);
+		spw__file_shared_use(r->sh, &used, &capacity);
+		assert_int_equal(capacity, usable * SPW_FILE_SEGMENT);
+		assert_int_equal(stats_of(r).capacity_bytes, capacity);
+		/* all but what cleaning needs */
+		assert_int_equal(used, capacity - 2 * SPW_FILE_SEGMENT);
+		check_all(r);
+		for (uint32_t i = 0; i < r->n; i += 2)
+			drop(r, i);
+		assert_true(clean(r));
+		assert_int_equal(r->t->ops->fork_prepare(r->t, 2), 0);
+		for (unsigned p = 0; p < SPW_FILE_PROCS; p++)
+			if (p != 1)
+				spw__file_reap(r->sh, p);
+		check_all(r);
+		drop_all(r);
+		assert_true(used_bytes(r) <= SPW_FILE_SEGMENT); /* the one that is written to next */
+		assert_false(clean(r));
+		assert_true(r->fake.discards > 0);
+	}
+	rig_close(r);
+}
+
+/* One segment that is left is enough, none is not. */
+static void test_bad_blocks_nearly_everywhere(void **state)
+{
+	uint32_t bad[] = {1, 65, 193, 129};
+	struct spw_file_layout l = {
+		.first_byte = 4096, .max_bytes = MIB + 4096, .encrypt = true, .bad = bad, .bad_n = 3};
+	struct rig *r = rig_new(2000, 1200, 1530);
+	struct spw_file_shared *sh = shared_memory(spw__file_shared_size(l.max_bytes));
+
+	(void)state;
+	rig_open(r, l, NULL);
+	assert_int_equal(write_range(r, 0, r->n), -ENOSPC);
+	assert_int_equal(used_bytes(r), SPW_FILE_SEGMENT);
+	assert_true(stats_of(r).pages >= 150);
+	check_all(r);
+	drop_all(r);
+	rig_close(r);
+
+	l.bad_n = 4;
+	assert_int_equal(spw__file_shared_init(sh, &l), -EINVAL);
+	munmap(sh, spw__file_shared_size(l.max_bytes));
+}
+
 /* Tell the other side of a pipe to go on, and wait for it. */
 static void signal_peer(int fd)
 {
@@ -1532,6 +1609,8 @@ int main(void)
 		cmocka_unit_test(test_odd_capacities),
 		cmocka_unit_test(test_churn_at_98_percent),
 		cmocka_unit_test(test_discard),
+		cmocka_unit_test(test_bad_blocks),
+		cmocka_unit_test(test_bad_blocks_nearly_everywhere),
 		cmocka_unit_test(test_fork_shares),
 		cmocka_unit_test(test_fork_failed),
 		cmocka_unit_test(test_shared_segments_are_not_cleaned),
