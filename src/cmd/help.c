@@ -10,6 +10,10 @@ int spw__help(void)
 	     "\n"
 	     "usage:\n"
 	     "  spillway run [OPTION...] [--] PROGRAM [ARG...]   run a program in less memory than it needs\n"
+	     "  spillway list [PID]                              the runs there are, and their swap\n"
+	     "  spillway swapon PID KIND[:PATH][,key=value...]   give a run more swap\n"
+	     "  spillway swapoff PID TIER                        take some away, while it runs\n"
+	     "  spillway set PID --ram SIZE                      change its cap\n"
 	     "  spillway doctor                                  check that this machine allows it\n"
 	     "  spillway --help | --version\n"
 	     "\n"
@@ -62,6 +66,32 @@ int spw__help_run(void)
 	     "\n"
 	     "exit status: PROGRAM's; 128+N when signal N ended it; 125 spillway failed; 126 PROGRAM cannot be\n"
 	     "executed; 127 PROGRAM was not found.");
+	return 0;
+}
+
+int spw__help_swapon(void)
+{
+	puts("usage: spillway list [--json] [PID]\n"
+	     "       spillway swapon PID KIND[:PATH][,key=value...]\n"
+	     "       spillway swapoff PID TIER\n"
+	     "       spillway set PID --ram SIZE\n"
+	     "\n"
+	     "For a spillway run that is under way: PID is that of spillway itself, as `spillway list` shows it. Only\n"
+	     "its user and root may ask.\n"
+	     "\n"
+	     "  list     every run, or with PID one run and its tiers\n"
+	     "  swapon   use another file or ghost; KIND, PATH and keys as for spillway run --swap\n"
+	     "  swapoff  empty TIER, a name that list shows, into the others, and close it. The program goes on\n"
+	     "           meanwhile. Interrupt it (Ctrl-C) to use the tier on. Refused when the others have no room.\n"
+	     "  set      another cap; the pool's share of it stays the same\n"
+	     "\n"
+	     "examples:\n"
+	     "  spillway list\n"
+	     "  spillway swapon 4711 file:/scratch/more,size=20G\n"
+	     "  spillway swapoff 4711 /scratch/more\n"
+	     "  spillway set 4711 --ram 1G\n"
+	     "\n"
+	     "exit status: 0; 125 when it was refused or failed, with the reason.");
 	return 0;
 }
 

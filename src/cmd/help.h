@@ -6,5 +6,6 @@
 int spw__help(void);
 int spw__help_run(void);
 int spw__help_doctor(void);
+int spw__help_swapon(void);
 
 #endif

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cmd/ask.h"
 #include "cmd/help.h"
 #include "cmd/run.h"
 #include "cmd/say.h"
@@ -13,6 +14,14 @@ int main(int argc, char **argv)
 
 	if (!strcmp(name, "run"))
 		return spw__run(argv + 2);
+	if (!strcmp(name, "list"))
+		return spw__list(argv + 2);
+	if (!strcmp(name, "set"))
+		return spw__set(argv + 2);
+	if (!strcmp(name, "swapon"))
+		return spw__swapon(argv + 2);
+	if (!strcmp(name, "swapoff"))
+		return spw__swapoff(argv + 2);
 	if (!strcmp(name, "doctor"))
 		return spw__doctor(argv + 2);
 	if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help"))

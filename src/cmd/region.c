@@ -27,6 +27,9 @@ int spw__region_create(const struct spw_options *o, uint64_t ram, uint64_t zswap
 	ctl->magic = SPW_CTL_MAGIC;
 	ctl->version = sizeof(*ctl);
 	ctl->supervisor_pid = getpid();
+	uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * SPW_PAGE;
+
+	ctl->memory_bytes = memory > ram ? memory : ram;
 	ctl->ram_limit_bytes = ram;
 	ctl->zswap_bytes = zswap;
 	ctl->evict = o->evict;

@@ -27,6 +27,7 @@
 #include "cmd/program.h"
 #include "cmd/region.h"
 #include "cmd/say.h"
+#include "cmd/serve.h"
 #include "cmd/stats.h"
 #include "cmd/swaps.h"
 #include "cmd/tree.h"
@@ -43,6 +44,7 @@ struct run {
 	struct spw_region region;
 	struct spw_swaps swaps;
 	struct spw_tree tree;
+	struct spw_serve serve;
 	FILE *stats;
 	int signals; /* signalfd */
 	pid_t program;
@@ -209,9 +211,9 @@ static void close_others(const int *keep, unsigned n)
  */
 static void let_go(const struct run *r)
 {
-	int keep[3 + 2 * SPW_CTL_TIERS] = {r->signals, r->region.fd,
+	int keep[5 + 2 * SPW_CTL_TIERS] = {r->signals, r->region.fd, r->serve.listen_fd, r->serve.name_fd,
 					   r->stats && r->stats != stderr ? fileno(r->stats) : -1};
-	unsigned kept = 3 + spw__swaps_descriptors(&r->swaps, keep + 3);
+	unsigned kept = 5 + spw__swaps_descriptors(&r->swaps, keep + 5);
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	struct rlimit files;
 
@@ -284,7 +286,7 @@ static void say_lines(struct spw_ctl *ctl)
 /* Until the program has ended. 0, or SPW_EXIT_FAILED when --on-full kill has ended it. */
 static int supervise(struct run *r)
 {
-	struct pollfd poll_signals = {.fd = r->signals, .events = POLLIN};
+	struct pollfd p[1 + SPW_SERVE_POLLED] = {{.fd = r->signals, .events = POLLIN}};
 	struct spw_ctl *ctl = r->region.ctl;
 	bool changed = true;
 
@@ -296,7 +298,10 @@ static int supervise(struct run *r)
 		}
 		uint64_t ns = spw__tree_tick(&r->tree, changed);
 		struct timespec wait = {.tv_nsec = (long)ns};
-		changed = ppoll(&poll_signals, 1, &wait, NULL) > 0 && read_signals(r);
+		bool woken = ppoll(p, 1 + spw__serve_poll(&r->serve, p + 1), &wait, NULL) > 0;
+
+		changed = woken && p[0].revents && read_signals(r);
+		spw__serve(&r->serve);
 	}
 	return 0;
 }
@@ -309,9 +314,10 @@ static void report(const struct run *r)
 
 	if (r->o.quiet)
 		return;
-	if (t->resident_peak_bytes > r->ram + (r->ram / 20 > NOTABLE ? r->ram / 20 : NOTABLE))
-		spw__say("for a while the cap was exceeded: %s at the most, under a cap of %s",
-			 spw__size_text(t->resident_peak_bytes, peak), spw__size_text(r->ram, cap));
+	uint64_t limit = r->region.ctl->ram_limit_bytes;
+	if (t->exceeded_bytes > (limit / 20 > NOTABLE ? limit / 20 : NOTABLE))
+		spw__say("for a while the cap was exceeded: by %s at the most, under a cap of %s",
+			 spw__size_text(t->exceeded_bytes, peak), spw__size_text(limit, cap));
 	if (!t->uncapped_processes)
 		return;
 	for (unsigned i = 0; i < t->uncapped_names && len < sizeof(text); i++) {
@@ -335,6 +341,13 @@ static int start(struct run *r)
 
 	if (failed)
 		return failed;
+	const struct spw_swap *zswap = spw__options_zswap(&r->o);
+	unsigned percent = zswap && zswap->size.unit == SPW_AMOUNT_DEFAULT   ? ZSWAP_PERCENT
+			   : zswap && zswap->size.unit == SPW_AMOUNT_PERCENT ? (unsigned)zswap->size.value
+									     : 0;
+
+	r->serve = (struct spw_serve){.tree = &r->tree, .zswap_percent = percent};
+	spw__serve_open(&r->serve);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	r->program = spw__launch(&l);
 	if (r->program < 0)

@@ -10,10 +10,24 @@
 #include <stdio.h>
 #include <unistd.h>
 
+static char *kept;
+static size_t kept_room;
+
+void spw__say_into(char *text, size_t room)
+{
+	kept = text;
+	kept_room = room;
+}
+
 static void line(const char *fmt, va_list args)
 {
 	char text[1024];
 	int saved = errno;
+
+	if (kept) {
+		vsnprintf(kept, kept_room, fmt, args);
+		return;
+	}
 	int len = snprintf(text, sizeof(text), "spillway: ");
 
 	len += vsnprintf(text + len, sizeof(text) - 1 - len, fmt, args);

@@ -121,6 +121,70 @@ int spw__swaps_add(struct spw_swaps *s, const struct spw_swap *swap, bool quiet)
 	return 0;
 }
 
+struct spw_swap_place *spw__swaps_find(struct spw_swaps *s, const char *name)
+{
+	return *name ? find(s, name) : NULL;
+}
+
+int8_t spw__swaps_lowest(const struct spw_swaps *s)
+{
+	int lowest = s->zswap_priority < 0 ? s->zswap_priority : 0;
+
+	for (unsigned i = 0; i < SPW_CTL_TIERS; i++)
+		if (s->at[i].name[0] && s->ctl->tier[i].priority < lowest)
+			lowest = s->ctl->tier[i].priority;
+	return (int8_t)(lowest > INT8_MIN ? lowest - 1 : lowest);
+}
+
+struct spw_swap_use spw__swaps_use(const struct spw_swaps *s, const struct spw_swap_place *p)
+{
+	unsigned i = (unsigned)(p - s->at);
+	uint32_t generation = s->ctl->tier[i].generation;
+	struct spw_swap_use use = {0};
+
+	for (const struct spw_ctl_proc *r = s->ctl->proc; r < s->ctl->proc + SPW_CTL_PROCS; r++) {
+		const struct spw_ctl_part *part = &r->part[i];
+
+		if (!__atomic_load_n(&r->pid, __ATOMIC_ACQUIRE) ||
+		    __atomic_load_n(&part->generation, __ATOMIC_SEQ_CST) != generation)
+			continue;
+		use.processes++;
+		use.pages += __atomic_load_n(&part->pages, __ATOMIC_RELAXED);
+		use.stored += __atomic_load_n(&part->stored, __ATOMIC_RELAXED);
+		int error = __atomic_load_n(&part->error, __ATOMIC_RELAXED);
+
+		use.error = error ? error : use.error;
+	}
+	return use;
+}
+
+static void change(struct spw_swaps *s, const struct spw_swap_place *p, enum spw_ctl_state state)
+{
+	__atomic_store_n(&s->ctl->tier[p - s->at].state, state, __ATOMIC_SEQ_CST);
+	__atomic_add_fetch(&s->ctl->changes, 1, __ATOMIC_RELEASE);
+}
+
+void spw__swaps_drain(struct spw_swaps *s, struct spw_swap_place *p)
+{
+	/* Errors of an attempt before this one say nothing. */
+	for (struct spw_ctl_proc *r = s->ctl->proc; r < s->ctl->proc + SPW_CTL_PROCS; r++)
+		__atomic_store_n(&r->part[p - s->at].error, 0, __ATOMIC_RELAXED);
+	__atomic_sub_fetch(&s->ctl->ghost_pages, s->ctl->tier[p - s->at].pages, __ATOMIC_RELAXED);
+	change(s, p, SPW_CTL_DRAINING);
+}
+
+void spw__swaps_cancel(struct spw_swaps *s, struct spw_swap_place *p)
+{
+	__atomic_add_fetch(&s->ctl->ghost_pages, s->ctl->tier[p - s->at].pages, __ATOMIC_RELAXED);
+	change(s, p, SPW_CTL_ON);
+}
+
+void spw__swaps_remove(struct spw_swaps *s, struct spw_swap_place *p)
+{
+	change(s, p, SPW_CTL_OFF);
+	vacate(p);
+}
+
 void spw__swaps_reap(struct spw_swaps *s, unsigned proc)
 {
 	for (unsigned i = 0; i < SPW_CTL_TIERS; i++)

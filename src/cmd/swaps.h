@@ -28,6 +28,26 @@ void spw__swaps_init(struct spw_swaps *s, struct spw_ctl *ctl);
 /* Open what `swap` names (a file or a ghost) and let the agents use it. 0, or SPW_EXIT_FAILED with the line said. */
 int spw__swaps_add(struct spw_swaps *s, const struct spw_swap *swap, bool quiet);
 
+/* A priority below all that there are, as far as there is one. */
+int8_t spw__swaps_lowest(const struct spw_swaps *s);
+
+/* What is on a place, over all processes that are there. */
+struct spw_swap_use {
+	uint64_t pages, stored;
+	unsigned processes; /* that have it open */
+	int error;          /* of one that could not empty it, 0 = none */
+};
+
+/* The place of that name, or NULL. */
+struct spw_swap_place *spw__swaps_find(struct spw_swaps *s, const char *name);
+struct spw_swap_use spw__swaps_use(const struct spw_swaps *s, const struct spw_swap_place *p);
+/*
+ * Let the agents empty the place and close it, or (cancel) let them use it again. Once no process has it open, remove.
+ */
+void spw__swaps_drain(struct spw_swaps *s, struct spw_swap_place *p);
+void spw__swaps_cancel(struct spw_swaps *s, struct spw_swap_place *p);
+void spw__swaps_remove(struct spw_swaps *s, struct spw_swap_place *p);
+
 /* Give back what the process of record `proc` held. */
 void spw__swaps_reap(struct spw_swaps *s, unsigned proc);
 

@@ -334,6 +334,12 @@ static bool wanted(const struct spw_tree *t, const struct spw_process *p, const 
 	}
 }
 
+static void kick(struct spw_ctl_proc *r)
+{
+	__atomic_add_fetch(&r->kick, 1, __ATOMIC_RELEASE);
+	syscall(SYS_futex, &r->kick, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
 /* Wake it then. */
 static void look_after(const struct spw_tree *t, struct spw_process *p)
 {
@@ -344,10 +350,8 @@ static void look_after(const struct spw_tree *t, struct spw_process *p)
 		p->beat = beat;
 		p->beat_ns = t->now_ns;
 	}
-	if (!wanted(t, p, r))
-		return;
-	__atomic_add_fetch(&r->kick, 1, __ATOMIC_RELEASE);
-	syscall(SYS_futex, &r->kick, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+	if (wanted(t, p, r))
+		kick(r);
 }
 
 /* Sum up the tree and share out the cap. Returns the resident bytes of the tree. */
@@ -382,7 +386,7 @@ static uint64_t account(struct spw_tree *t)
 		};
 		capped += s->resident > s->shared ? s->resident - s->shared : 0;
 	}
-	spw__targets(share, n, ctl->ram_limit_bytes, other, t->now_ns - t->last_ns);
+	spw__targets(share, n, __atomic_load_n(&ctl->ram_limit_bytes, __ATOMIC_RELAXED), other, t->now_ns - t->last_ns);
 	for (unsigned i = 0; i < n; i++)
 		__atomic_store_n(&ctl->proc[share[i].record].target_bytes, share[i].target, __ATOMIC_RELAXED);
 	__atomic_store_n(&ctl->other_bytes, other, __ATOMIC_RELAXED);
@@ -394,8 +398,14 @@ static void note_peaks(struct spw_tree *t, uint64_t bytes)
 {
 	struct spw_peak sum = {0};
 
+	uint64_t limit = t->region->ctl->ram_limit_bytes;
+
 	if (t->resident_peak_bytes < bytes)
 		t->resident_peak_bytes = bytes;
+	if (bytes <= limit)
+		t->settling = false;
+	else if (!t->settling && bytes - limit > t->exceeded_bytes)
+		t->exceeded_bytes = bytes - limit;
 	for (unsigned i = 0; i < t->processes; i++) {
 		const struct spw_ctl_proc *r = record(t, &t->process[i]);
 		if (!r)
@@ -440,6 +450,21 @@ uint64_t spw__tree_tick(struct spw_tree *t, bool changed)
 	uint64_t least = t->processes > 1 ? TICK_LEAST_NS : TICK_ALONE_NS;
 
 	return wait < least ? least : wait > TICK_MOST_NS ? TICK_MOST_NS : wait;
+}
+
+void spw__tree_limit(struct spw_tree *t, uint64_t bytes)
+{
+	uint64_t *limit = &t->region->ctl->ram_limit_bytes;
+
+	t->settling |= bytes < *limit;
+	__atomic_store_n(limit, bytes, __ATOMIC_RELAXED);
+}
+
+void spw__tree_kick(const struct spw_tree *t)
+{
+	for (unsigned i = 0; i < SPW_CTL_PROCS; i++)
+		if (__atomic_load_n(&t->region->ctl->proc[i].pid, __ATOMIC_RELAXED) > 0)
+			kick(&t->region->ctl->proc[i]);
 }
 
 static void kill_one(void *ctx, pid_t pid)

@@ -34,6 +34,8 @@ struct spw_tree {
 	unsigned verdicts, next_verdict;
 
 	uint64_t resident_peak_bytes;
+	uint64_t exceeded_bytes; /* over the cap at the most */
+	bool settling;           /* the cap was lowered, and the tree has not been under it since */
 	struct spw_peak peak;
 	unsigned uncapped_processes;
 	struct spw_uncapped uncapped[SPW_UNCAPPED_NAMES];
@@ -48,6 +50,12 @@ int spw__tree_open(struct spw_tree *t, const struct spw_region *r, struct spw_sw
  * the tree is known to have changed, so that it is walked at once. Returns the nanoseconds after which to come back.
  */
 uint64_t spw__tree_tick(struct spw_tree *t, bool changed);
+
+/* Another cap, from now on. */
+void spw__tree_limit(struct spw_tree *t, uint64_t bytes);
+
+/* Let every agent look at the control region at once. */
+void spw__tree_kick(const struct spw_tree *t);
 
 /* SIGKILL everything below this process, new ones too, and wait for it. */
 void spw__tree_kill(void);

@@ -39,6 +39,7 @@ struct spw_ctl_part {
 	uint64_t pages;      /* A objects */
 	uint64_t stored;     /* A bytes of them */
 	uint32_t generation; /* A of the tier that it has open, 0 = none: it can have nothing on it */
+	int32_t error;       /* A -errno of the last attempt to empty it, 0 = none */
 };
 
 struct spw_ctl_proc {
@@ -81,6 +82,7 @@ enum spw_ctl_kind { SPW_CTL_FILE = 0, SPW_CTL_GHOST };
 enum spw_ctl_state {
 	SPW_CTL_OFF = 0,
 	SPW_CTL_ON,
+	SPW_CTL_DRAINING, /* each agent empties it and closes it */
 };
 
 /*
@@ -111,22 +113,23 @@ struct spw_ctl {
 	uint64_t magic;
 	uint32_t version; /* sizeof(struct spw_ctl): an agent of another build refuses */
 	int32_t supervisor_pid;
-	uint64_t ram_limit_bytes;
-	uint64_t zswap_bytes; /* limit of all pools together; 0 = no zswap tier */
-	uint32_t evict;       /* enum spw_evict */
-	uint32_t on_full;     /* enum spw_on_full */
-	uint32_t best_effort; /* 1: an agent that cannot cap stays silent */
+	uint64_t memory_bytes; /* of the machine: no cap can be above */
+	uint32_t evict;        /* enum spw_evict */
+	uint32_t on_full;      /* enum spw_on_full */
+	uint32_t best_effort;  /* 1: an agent that cannot cap stays silent */
 	uint32_t quiet;
 	uint8_t coding; /* enum spw_coding of the codec */
 	int8_t level;
 	/* Live. */
-	uint32_t changes;     /* A counts changes of the table of tiers */
-	uint64_t ghost_pages; /* A of all ghosts: what may be in the pools, when there is a ghost; 0 = no ghost */
-	uint32_t closing;     /* A 1: the supervisor left in order; its death is no reason to die */
-	uint32_t kill_tree;   /* A 1: --on-full kill fired; agents report and the supervisor ends the tree */
-	uint64_t tree_bytes;  /* A resident of the tree, by the supervisor: uncapped processes in */
-	uint64_t other_bytes; /* A of it, in processes without an agent (and the supervisor) */
-	uint64_t warned_full; /* A 1 once somebody has printed the one line about being over the cap */
+	uint64_t ram_limit_bytes; /* A */
+	uint64_t zswap_bytes;     /* A limit of all pools together; 0 = no zswap tier */
+	uint32_t changes;         /* A counts changes of the table of tiers */
+	uint64_t ghost_pages;     /* A of all ghosts: what may be in the pools, when there is a ghost; 0 = no ghost */
+	uint32_t closing;         /* A 1: the supervisor left in order; its death is no reason to die */
+	uint32_t kill_tree;       /* A 1: --on-full kill fired; agents report and the supervisor ends the tree */
+	uint64_t tree_bytes;      /* A resident of the tree, by the supervisor: uncapped processes in */
+	uint64_t other_bytes;     /* A of it, in processes without an agent (and the supervisor) */
+	uint64_t warned_full;     /* A 1 once somebody has printed the one line about being over the cap */
 	struct spw_ctl_line line[SPW_CTL_LINES];
 	struct spw_ctl_total total;
 	struct spw_ctl_tier tier[SPW_CTL_TIERS];

@@ -40,7 +40,7 @@ uint64_t spw__agent_target(const struct spw__agent *a)
 
 	/* Nobody shares the cap out before the first walk of the tree, nor after the supervisor has left. */
 	if (!target || __atomic_load_n(&a->ctl->closing, __ATOMIC_RELAXED))
-		return a->ctl->ram_limit_bytes;
+		return __atomic_load_n(&a->ctl->ram_limit_bytes, __ATOMIC_RELAXED);
 	return target;
 }
 
@@ -195,8 +195,8 @@ static int make_space(struct spw__agent *a)
 
 	if (ret)
 		return ret;
-	/* Room for every byte under the cap: the pool's own limit is set, and changed, while it runs. */
-	ret = spw__zswap_create(0, "zswap", a->ctl->zswap_bytes, a->ctl->ram_limit_bytes * 2, &a->zswap);
+	/* Room for every byte under any cap: the pool's own limit is set, and changed, while it runs. */
+	ret = spw__zswap_create(0, "zswap", a->ctl->zswap_bytes, a->ctl->memory_bytes * 2, &a->zswap);
 	ret = ret ? ret : spw_space_add_tier(a->space, a->zswap);
 	ret = ret ? ret : spw__tiers_follow(a);
 	if (ret)

@@ -31,8 +31,9 @@
 #define POOL_HIGH       95u /* % of the pool's limit */
 #define POOL_LOW        90u
 #define SHARED_BATCH    4096u /* pages */
-#define DRY_MOST        6u    /* 64 ms */
-#define LITTLE          16u   /* a part so small of what is resident, shared, is not worth a guard */
+#define DRAIN_REST      (MS / 10)
+#define DRY_MOST        6u  /* 64 ms */
+#define LITTLE          16u /* a part so small of what is resident, shared, is not worth a guard */
 #define STAGING_BYTES   (4ull << 20)
 #define WRITEBACK_BYTES (1u << 20) /* asked for at a time */
 
@@ -46,7 +47,7 @@ static uint64_t margin(uint64_t target)
 /* This process's share of the limit that all pools keep together. */
 static uint64_t pool_limit(const struct spw__agent *a)
 {
-	uint64_t others = 0, limit = a->ctl->zswap_bytes;
+	uint64_t others = 0, limit = __atomic_load_n(&a->ctl->zswap_bytes, __ATOMIC_RELAXED);
 
 	/* Without a zswap tier the pool is only the way to the file, and leads there at once. */
 	if (!limit)
@@ -255,6 +256,7 @@ struct rounds {
 	uint64_t watched_at, heat_at, scanned_at, scan_cost;
 	uint32_t beat;
 	bool starved;
+	bool draining;     /* a tier that is to go is not empty yet */
 	unsigned dry;      /* rounds in a row that found nothing to take in the same map */
 	uint64_t dry_cost; /* of the last one */
 };
@@ -276,6 +278,8 @@ static uint64_t rest(struct spw__agent *a, struct rounds *r, uint64_t room)
 	uint64_t sleep = room / GROWTH;
 
 	r->beat = now;
+	if (r->draining)
+		return DRAIN_REST;
 	if (resting)
 		return sleep_long(a, SPW_REST_PLACED, TICK_RESTING);
 	/* Where there was nothing to take, to look again costs a walk of the whole map. A fault that waits kicks, too. */
@@ -378,6 +382,7 @@ static void work(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t
 			;
 	r->dry = r->starved ? r->dry + (r->dry < DRY_MOST) : 0;
 	r->dry_cost = time_run() - began;
+	r->draining = a->tiers.draining && spw__tiers_drain(a, spw__plat_now_ns() + MS);
 	spw_compact(a->space, SPW_FRAMES_BATCH);
 	spw__publish(a, now);
 	if (now - r->heat_at > 1000 * MS) {

@@ -4,8 +4,9 @@
  *
  * Which files there are is the supervisor's business, and changes while the program runs; to stop every process of the
  * tree for a change would be simple, and would take as long as its slowest. So each follows at its own pace: the thread
- * that does the reclaimer's work looks at one counter a round, and opens what is new. Nobody else walks the list of
- * tiers at that time, for stores, writeback and cleaning are that thread's; loads find a tier by its number.
+ * that does the reclaimer's work looks at one counter a round, opens what is new, and empties, a little at a time, what
+ * is to go. Nobody else walks the list of tiers meanwhile, for stores, writeback and cleaning are that thread's. Loads
+ * find a tier by its number, under the host lock: it is closed under that.
  *
  * The descriptors are the agent's own (thread.c), opened through those of `spillway run`.
  */
@@ -13,6 +14,7 @@
 #include "host/process/agent.h"
 #include "host/process/text.h"
 #include "platform/linux.h"
+#include "platform/platform.h"
 #include "platform/sys.h"
 #include "tier/ghost.h"
 
@@ -20,6 +22,8 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+
+#define DRAIN_STEP 64u /* objects: some ms of small reads */
 
 /* A descriptor of `spillway run`, as a description of our own. */
 static int open_theirs(const struct spw_ctl *c, int32_t fd, int flags)
@@ -78,7 +82,7 @@ static int attach_file(struct spw__agent *a, unsigned i, struct spw__open_tier *
 	return ret;
 }
 
-static int attach(struct spw__agent *a, unsigned i)
+static int open_tier(struct spw__agent *a, unsigned i)
 {
 	const struct spw_ctl_tier *t = &a->ctl->tier[i];
 	struct spw__open_tier o = {.generation = t->generation, .fd = -1};
@@ -88,12 +92,68 @@ static int attach(struct spw__agent *a, unsigned i)
 	if (ret)
 		return ret;
 	o.tier->priority = (int8_t)t->priority;
+	spw__lock(&a->lock);
 	ret = spw_space_add_tier(a->space, o.tier);
 	if (ret)
-		return ret;
+		spw__agent_die("cannot use a new tier", -ret);
 	a->tiers.open[i] = o;
+	spw__unlock(&a->lock);
 	a->tiers.files += t->kind == SPW_CTL_FILE;
-	__atomic_store_n(&a->rec->part[i].generation, t->generation, __ATOMIC_RELEASE);
+	return 0;
+}
+
+/*
+ * Said before it is true: the supervisor takes a tier out of the table when it is to go and nobody says that he has it.
+ */
+static int attach(struct spw__agent *a, unsigned i)
+{
+	const struct spw_ctl_tier *t = &a->ctl->tier[i];
+	uint32_t *mine = &a->rec->part[i].generation, generation = t->generation;
+	int ret = 0;
+
+	__atomic_store_n(mine, generation, __ATOMIC_SEQ_CST);
+	bool there = __atomic_load_n(&t->state, __ATOMIC_SEQ_CST) == SPW_CTL_ON && t->generation == generation;
+
+	if (there)
+		ret = open_tier(a, i);
+	if (!there || ret)
+		__atomic_store_n(mine, 0, __ATOMIC_RELEASE);
+	return ret;
+}
+
+static void begin_drain(struct spw__agent *a, unsigned i)
+{
+	struct spw__open_tier *o = &a->tiers.open[i];
+
+	__atomic_store_n(&a->rec->part[i].error, 0, __ATOMIC_RELAXED);
+	spw_drain_begin(a->space, o->tier);
+	o->draining = true;
+	a->tiers.draining++;
+}
+
+static void end_drain(struct spw__agent *a, unsigned i)
+{
+	struct spw__open_tier *o = &a->tiers.open[i];
+
+	if (o->draining) {
+		spw_drain_cancel(a->space, o->tier);
+		a->tiers.draining--;
+	}
+	o->draining = false;
+}
+
+/* 0, or -errno: it cannot be opened. */
+static int follow(struct spw__agent *a, unsigned i)
+{
+	uint32_t state = __atomic_load_n(&a->ctl->tier[i].state, __ATOMIC_ACQUIRE);
+	const struct spw__open_tier *o = &a->tiers.open[i];
+
+	if (state == SPW_CTL_ON && !o->tier)
+		return attach(a, i);
+	if (state == SPW_CTL_ON)
+		end_drain(a, i);
+	else if (state == SPW_CTL_DRAINING && o->tier && !o->draining)
+		begin_drain(a, i);
 	return 0;
 }
 
@@ -106,12 +166,76 @@ int spw__tiers_follow(struct spw__agent *a)
 		return 0;
 	a->tiers.changes = changes;
 	for (unsigned i = 0; i < SPW_CTL_TIERS; i++) {
-		bool on = __atomic_load_n(&a->ctl->tier[i].state, __ATOMIC_ACQUIRE) != SPW_CTL_OFF;
-		int ret = on && !a->tiers.open[i].tier ? attach(a, i) : 0;
+		int ret = follow(a, i);
 
 		first = first ? first : ret;
 	}
 	return first;
+}
+
+static void publish(struct spw__agent *a, unsigned i)
+{
+	struct spw__open_tier *o = &a->tiers.open[i];
+	struct spw_ctl_part *part = &a->rec->part[i];
+	struct spw_ctl_tier *t = &a->ctl->tier[i];
+	struct spw_tier_stats s;
+
+	o->tier->ops->stats(o->tier, &s);
+	__atomic_store_n(&part->pages, s.pages, __ATOMIC_RELAXED);
+	__atomic_store_n(&part->stored, s.stored_bytes, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&t->reads, s.reads - o->published.reads, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&t->writes, s.writes - o->published.writes, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&t->errors, s.errors - o->published.errors, __ATOMIC_RELAXED);
+	o->published = s;
+}
+
+/* It is empty. */
+static void detach(struct spw__agent *a, unsigned i)
+{
+	struct spw__open_tier o = a->tiers.open[i];
+
+	publish(a, i);
+	spw__lock(&a->lock);
+	int ret = spw_space_remove_tier(a->space, o.tier);
+
+	if (ret == 0)
+		a->tiers.open[i] = (struct spw__open_tier){.fd = -1};
+	spw__unlock(&a->lock);
+	if (ret)
+		return;
+	o.tier->ops->destroy(o.tier);
+	if (o.shared) {
+		spw__sys2(SYS_munmap, o.shared, o.shared_bytes);
+		spw__sys1(SYS_close, o.fd);
+		a->tiers.files--;
+	}
+	a->tiers.draining--;
+	__atomic_store_n(&a->rec->part[i].generation, 0, __ATOMIC_RELEASE);
+}
+
+bool spw__tiers_drain(struct spw__agent *a, uint64_t until)
+{
+	bool more = false;
+
+	for (unsigned i = 0; i < SPW_CTL_TIERS && a->tiers.draining; i++) {
+		const struct spw__open_tier *o = &a->tiers.open[i];
+		int ret = o->draining ? SPW_DRAIN_MORE : -ECANCELED;
+
+		while (ret > 0) {
+			ret = spw_drain_step(a->space, a->reclaim_work, o->tier, DRAIN_STEP);
+			spw_writeback_poll(a->space, 0);
+			if (ret == SPW_DRAIN_WAITS || spw__plat_now_ns() > until)
+				break;
+		}
+		if (ret == 0)
+			detach(a, i);
+		else if (ret != -ECANCELED)
+			publish(a, i);
+		if (ret < 0 && ret != -ECANCELED)
+			__atomic_store_n(&a->rec->part[i].error, ret, __ATOMIC_RELAXED);
+		more |= ret > 0;
+	}
+	return more;
 }
 
 int spw__tiers_reopen(struct spw__agent *a)
@@ -160,21 +284,10 @@ uint64_t spw__tiers_publish(struct spw__agent *a)
 	uint64_t metadata = 0;
 
 	for (unsigned i = 0; i < SPW_CTL_TIERS; i++) {
-		struct spw__open_tier *o = &a->tiers.open[i];
-		struct spw_ctl_part *part = &a->rec->part[i];
-		struct spw_ctl_tier *t = &a->ctl->tier[i];
-		struct spw_tier_stats s;
-
-		if (!o->tier)
+		if (!a->tiers.open[i].tier)
 			continue;
-		o->tier->ops->stats(o->tier, &s);
-		__atomic_store_n(&part->pages, s.pages, __ATOMIC_RELAXED);
-		__atomic_store_n(&part->stored, s.stored_bytes, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&t->reads, s.reads - o->published.reads, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&t->writes, s.writes - o->published.writes, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&t->errors, s.errors - o->published.errors, __ATOMIC_RELAXED);
-		o->published = s;
-		metadata += s.metadata_bytes;
+		publish(a, i);
+		metadata += a->tiers.open[i].published.metadata_bytes;
 	}
 	return metadata;
 }

@@ -18,20 +18,27 @@ struct spw__open_tier {
 	struct spw_file_io io;
 	struct spw_file_shared *shared;
 	size_t shared_bytes;
+	bool draining;
 	struct spw_tier_stats published; /* as last added to the tier's counters */
 };
 
 struct spw__tiers {
 	uint32_t changes; /* of the table that were looked at */
 	unsigned files;   /* open ones */
+	unsigned draining;
 	struct spw__open_tier open[SPW_CTL_TIERS];
 };
 
 /*
- * Follow the table in the control region: open what is new. 0, or -errno of the first that cannot be opened (the others
- * are). Before the handler runs, or with agent.work held.
+ * Follow the table in the control region: open what is new, begin to empty what is to go. 0, or -errno of the first that
+ * cannot be opened (the others are). Before the handler runs, or with agent.work held and not the host lock.
  */
 int spw__tiers_follow(struct spw__agent *a);
+/*
+ * Go on emptying what is to go, at most until `until` (ns), and close what is empty. True: there is more to do. With
+ * agent.work held, not the host lock.
+ */
+bool spw__tiers_drain(struct spw__agent *a, uint64_t until);
 /* In a forked child: open anew the files that the parent had open. 0 or -errno. */
 int spw__tiers_reopen(struct spw__agent *a);
 /* Give back what process `slot` held on any file, where that can be opened. */

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `spillway list`, `set`, `swapon` and `swapoff`: one request to a running `spillway run`, and its answers. The run is
+ * found by its pid; its socket has no name (serve.c) and is reached through the run's own descriptor.
+ */
+#include "cmd/ask.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <jansson.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "cmd/help.h"
+#include "cmd/options.h"
+#include "cmd/procfs.h"
+#include "cmd/say.h"
+#include "cmd/serve.h"
+
+/* The number, in that process, of the socket's descriptor. -ENOENT: it has none; else -errno. */
+static int find_socket(pid_t pid)
+{
+	char folder[64], path[PATH_MAX], target[PATH_MAX];
+	int found = -ENOENT;
+
+	snprintf(folder, sizeof(folder), "/proc/%d/fd", pid);
+	DIR *d = opendir(folder);
+	if (!d)
+		return -errno;
+	for (const struct dirent *e; found < 0 && (e = readdir(d));) {
+		snprintf(path, sizeof(path), "%s/%s", folder, e->d_name);
+		ssize_t n = readlink(path, target, sizeof(target) - 1);
+		if (n <= 0)
+			continue;
+		target[n] = '\0';
+		if (strstr(target, "/" SPW_SERVE_NAME))
+			found = atoi(e->d_name);
+	}
+	closedir(d);
+	return found;
+}
+
+/* A connection, or -errno; -ENOENT: the process is no run. */
+static int connect_to(pid_t pid)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	int n = find_socket(pid);
+
+	if (n < 0)
+		return n;
+	snprintf(un.sun_path, sizeof(un.sun_path), "/proc/%d/fd/%d", pid, n);
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && !connect(fd, (struct sockaddr *)&un, sizeof(un)))
+		return fd;
+	int err = errno;
+	if (fd >= 0)
+		close(fd);
+	return -err;
+}
+
+static int open_run(const char *text, int *fd)
+{
+	char *end;
+	long pid = text ? strtol(text, &end, 10) : 0;
+
+	if (!text || !isdigit((unsigned char)*text) || *end || pid < 1 || pid > INT_MAX)
+		return spw__fail("%s: not a pid; `spillway list` shows the runs there are", text ? text : "PID");
+	*fd = connect_to((pid_t)pid);
+	if (*fd >= 0)
+		return 0;
+	if (*fd == -EACCES || *fd == -EPERM)
+		return spw__fail("%ld: another user's process; only its user and root may ask it", pid);
+	if (kill((pid_t)pid, 0) && errno == ESRCH)
+		return spw__fail("%ld: no such process; `spillway list` shows the runs there are", pid);
+	return spw__fail("%ld: not a spillway run; `spillway list` shows them", pid);
+}
+
+/* The next answer, or NULL: the run has ended. */
+static json_t *next_answer(int fd)
+{
+	static char text[1u << 16];
+	ssize_t n = recv(fd, text, sizeof(text), 0);
+
+	return n > 0 ? json_loadb(text, (size_t)n, 0, NULL) : NULL;
+}
+
+/* Progress on a terminal, on one line. */
+static void show_progress(const json_t *a, const char *what)
+{
+	if (!isatty(STDERR_FILENO))
+		return;
+	long long left = json_integer_value(json_object_get(a, "pages")),
+		  of = json_integer_value(json_object_get(a, "of"));
+	fprintf(stderr, "\r%s: %lld of %lld pages left \033[K", what, left, of);
+}
+
+/* Takes the request over. 0 with the last answer in *out (if that is not NULL), or SPW_EXIT_FAILED with the line said. */
+static int request(int fd, json_t *r, const char *what, json_t **out)
+{
+	char *text = json_dumps(r, JSON_COMPACT);
+	bool shown = false, sent = text && send(fd, text, strlen(text), MSG_NOSIGNAL) >= 0;
+	json_t *a = NULL;
+
+	free(text);
+	json_decref(r);
+	while (sent && (a = next_answer(fd)) && !json_object_get(a, "ok") && !json_object_get(a, "error")) {
+		show_progress(a, what);
+		shown = isatty(STDERR_FILENO);
+		json_decref(a);
+	}
+	close(fd);
+	if (shown)
+		fputs("\r\033[K", stderr);
+	if (!a)
+		return spw__fail("%s: the run has ended", what);
+	const char *error = json_string_value(json_object_get(a, "error"));
+	int failed = error ? spw__fail("%s", error) : 0;
+	if (out && !failed)
+		*out = a;
+	else
+		json_decref(a);
+	return failed;
+}
+
+static bool wants_help(char **argv)
+{
+	return *argv && (!strcmp(*argv, "--help") || !strcmp(*argv, "-h"));
+}
+
+/* "KIND:PATH" with the path made absolute: the run has another working directory. */
+static int absolute(const char *swap, char *out, size_t room)
+{
+	const char *path = strchr(swap, ':'), *keys = strchr(swap, ',');
+	char cwd[PATH_MAX];
+
+	if (!path || (keys && keys < path) || path[1] == '/') {
+		return snprintf(out, room, "%s", swap) < (int)room ? 0 : spw__fail("%s: too long", swap);
+	}
+	if (!getcwd(cwd, sizeof(cwd)))
+		return spw__fail("the working directory: %s", strerror(errno));
+	if (snprintf(out, room, "%.*s:%s/%s", (int)(path - swap), swap, cwd, path + 1) >= (int)room)
+		return spw__fail("%s: too long", swap);
+	return 0;
+}
+
+int spw__swapon(char **argv)
+{
+	char swap[SPW_SERVE_BYTES / 2], copy[sizeof(swap)];
+	struct spw_swap parsed;
+	int fd, failed;
+
+	if (wants_help(argv))
+		return spw__help_swapon();
+	if (!argv[0] || !argv[1] || argv[2])
+		return spw__fail("say spillway swapon PID KIND[:PATH][,key=value...]; see spillway swapon --help");
+	failed = absolute(argv[1], swap, sizeof(swap));
+	if (failed)
+		return failed;
+	memcpy(copy, swap, sizeof(copy));
+	failed = spw__swap_parse(copy, &parsed);
+	if (!failed)
+		failed = open_run(argv[0], &fd);
+	return failed ? failed : request(fd, json_pack("{s:s, s:s}", "do", "swapon", "swap", swap), argv[1], NULL);
+}
+
+int spw__swapoff(char **argv)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	if (wants_help(argv))
+		return spw__help_swapon();
+	if (!argv[0] || !argv[1] || argv[2])
+		return spw__fail("say spillway swapoff PID TIER; `spillway list PID` names the tiers");
+	int failed = open_run(argv[0], &fd);
+	/* A path of here, if there is such a file. */
+	const char *name = !access(argv[1], F_OK) && realpath(argv[1], path) ? path : argv[1];
+	return failed ? failed : request(fd, json_pack("{s:s, s:s}", "do", "swapoff", "tier", name), argv[1], NULL);
+}
+
+int spw__set(char **argv)
+{
+	const char *pid = argv[0], *size = NULL;
+	uint64_t ram;
+	int fd;
+
+	if (wants_help(argv))
+		return spw__help_swapon();
+	if (pid && argv[1] && !strncmp(argv[1], "--ram=", 6) && !argv[2])
+		size = argv[1] + 6;
+	else if (pid && argv[1] && !strcmp(argv[1], "--ram") && argv[2] && !argv[3])
+		size = argv[2];
+	if (!size)
+		return spw__fail("say spillway set PID --ram SIZE");
+	if (spw__size_parse(size, &ram) || !ram || ram > INT64_MAX)
+		return spw__fail("--ram %s: not a size; say for instance --ram 512M or --ram 2G", size);
+	int failed = open_run(pid, &fd);
+	return failed ? failed : request(fd, json_pack("{s:s, s:I}", "do", "set", "ram", (json_int_t)ram), pid, NULL);
+}
+
+static const char *size_of(const json_t *o, const char *key, char text[32])
+{
+	return spw__size_text((uint64_t)json_integer_value(json_object_get(o, key)), text);
+}
+
+static void print_run(const json_t *run)
+{
+	struct spw_stat st = {.comm = "?"};
+	char a[32], b[32], c[32];
+
+	spw__proc_stat((pid_t)json_integer_value(json_object_get(run, "program")), &st);
+	printf("%-9lld %-12s %-12s %-12s %-10lld %s\n", json_integer_value(json_object_get(run, "pid")),
+	       size_of(run, "ram_limit_bytes", a), size_of(run, "resident_bytes", b),
+	       spw__size_text((uint64_t)json_integer_value(json_object_get(run, "swapped_pages")) * SPW_PAGE, c),
+	       json_integer_value(json_object_get(run, "processes")), st.comm);
+}
+
+static void print_tiers(const json_t *run)
+{
+	const json_t *t;
+	char a[32], b[32];
+	size_t i;
+
+	printf("\n%-6s %-9s %-8s %-12s %-12s %-10s %s\n", "KIND", "PRIORITY", "STATE", "CAPACITY", "USED", "PAGES",
+	       "NAME");
+	json_array_foreach(json_object_get(run, "tiers"), i, t) printf(
+		"%-6s %-9lld %-8s %-12s %-12s %-10lld %s\n", json_string_value(json_object_get(t, "kind")),
+		json_integer_value(json_object_get(t, "priority")), json_string_value(json_object_get(t, "state")),
+		size_of(t, "capacity_bytes", a), size_of(t, "used_bytes", b),
+		json_integer_value(json_object_get(t, "pages")), json_string_value(json_object_get(t, "name")));
+}
+
+static json_t *ask_one(int fd, const char *what)
+{
+	json_t *run = NULL;
+
+	return request(fd, json_pack("{s:s}", "do", "list"), what, &run) ? NULL : run;
+}
+
+/* Every run that this user may ask. */
+static json_t *ask_all(void)
+{
+	json_t *all = json_array();
+	DIR *d = opendir("/proc");
+
+	for (const struct dirent *e; d && (e = readdir(d));) {
+		if (!isdigit((unsigned char)e->d_name[0]))
+			continue;
+		int fd = connect_to((pid_t)atoi(e->d_name));
+		json_t *run = fd >= 0 ? ask_one(fd, e->d_name) : NULL;
+		if (run)
+			json_array_append_new(all, run);
+	}
+	if (d)
+		closedir(d);
+	return all;
+}
+
+int spw__list(char **argv)
+{
+	bool json = false;
+	const char *pid = NULL;
+	int fd;
+
+	if (wants_help(argv))
+		return spw__help_swapon();
+	for (; *argv; argv++) {
+		if (!strcmp(*argv, "--json"))
+			json = true;
+		else if (pid || **argv == '-')
+			return spw__fail("%s: say spillway list [--json] [PID]", *argv);
+		else
+			pid = *argv;
+	}
+	if (pid && open_run(pid, &fd))
+		return SPW_EXIT_FAILED;
+	json_t *found = pid ? ask_one(fd, pid) : ask_all();
+	if (!found)
+		return SPW_EXIT_FAILED;
+	if (json) {
+		json_dumpf(found, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else {
+		const json_t *run;
+		size_t i;
+
+		printf("%-9s %-12s %-12s %-12s %-10s %s\n", "PID", "RAM", "RESIDENT", "OUT", "PROCESSES", "PROGRAM");
+		if (pid) {
+			print_run(found);
+			print_tiers(found);
+		} else {
+			json_array_foreach(found, i, run) print_run(run);
+		}
+	}
+	json_decref(found);
+	return 0;
+}

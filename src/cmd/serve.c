@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A socket in the file system needs a directory, and is left behind by a run that is killed; an abstract one has no
+ * owner and no mode. So this one is bound to a name, mode 0600, and loses it at once; an O_PATH descriptor keeps the
+ * inode. Clients connect through /proc/PID/fd/N, where the kernel still asks for the permission to write. Who they are
+ * is asked again when they have come.
+ *
+ * Messages are JSON objects, one a packet. A request has "do" and its arguments; the last answer has "ok" or "error",
+ * those before it tell of progress. A client that hangs up takes its request back.
+ *
+ * Nothing here waits for anybody: the tree is accounted for by the same thread.
+ */
+#include "cmd/serve.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cmd/limits.h"
+#include "cmd/say.h"
+#include "cmd/stats.h"
+
+#define TELL_NS 100000000ull
+
+static uint64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Bind in `dir`, keep the inode, drop the name. */
+static bool open_in(struct spw_serve *s, const char *dir)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	int len = dir ? snprintf(un.sun_path, sizeof(un.sun_path), "%s/%s%d", dir, SPW_SERVE_NAME, getpid()) : 0;
+
+	if (len <= 0 || len >= (int)sizeof(un.sun_path))
+		return false;
+	s->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	mode_t mask = umask(0177);
+	bool bound = !bind(s->listen_fd, (struct sockaddr *)&un, sizeof(un));
+
+	umask(mask);
+	if (bound) {
+		s->name_fd = open(un.sun_path, O_PATH | O_CLOEXEC | O_NOFOLLOW);
+		unlink(un.sun_path);
+	}
+	if (bound && s->name_fd >= 0 && !listen(s->listen_fd, (int)SPW_SERVE_CLIENTS))
+		return true;
+	close(s->listen_fd);
+	s->listen_fd = -1;
+	return false;
+}
+
+void spw__serve_open(struct spw_serve *s)
+{
+	const char *const dirs[] = {getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp", "/var/tmp", "/run"};
+
+	s->listen_fd = s->name_fd = -1;
+	for (unsigned i = 0; i < SPW_SERVE_CLIENTS; i++)
+		s->client[i].fd = -1;
+	for (unsigned i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++)
+		if (open_in(s, dirs[i]))
+			return;
+}
+
+unsigned spw__serve_poll(const struct spw_serve *s, struct pollfd *p)
+{
+	unsigned n = 0;
+
+	p[n++] = (struct pollfd){.fd = s->listen_fd, .events = POLLIN};
+	for (unsigned i = 0; i < SPW_SERVE_CLIENTS; i++)
+		if (s->client[i].fd >= 0)
+			p[n++] = (struct pollfd){.fd = s->client[i].fd, .events = POLLIN};
+	return n;
+}
+
+/* The client's request is done with, or taken back. */
+static void hang_up(struct spw_serve *s, struct spw_client *c)
+{
+	if (c->leave) {
+		spw__swaps_cancel(s->tree->swaps, c->leave);
+		spw__tree_kick(s->tree);
+	}
+	close(c->fd);
+	*c = (struct spw_client){.fd = -1};
+}
+
+/* Takes the object over. False: the client is gone, or does not read. */
+static bool tell(struct spw_client *c, json_t *message)
+{
+	char *text = json_dumps(message, JSON_COMPACT);
+	bool told = text && send(c->fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
+
+	free(text);
+	json_decref(message);
+	return told;
+}
+
+static void answer(struct spw_serve *s, struct spw_client *c, json_t *message)
+{
+	tell(c, message);
+	hang_up(s, c);
+}
+
+static void __attribute__((format(printf, 3, 4)))
+refuse(struct spw_serve *s, struct spw_client *c, const char *fmt, ...)
+{
+	char why[1024];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(why, sizeof(why), fmt, args);
+	va_end(args);
+	answer(s, c, json_pack("{s:s}", "error", why));
+}
+
+static void do_set(struct spw_serve *s, struct spw_client *c, const json_t *request)
+{
+	struct spw_ctl *ctl = s->tree->region->ctl;
+	uint64_t ram = (uint64_t)json_integer_value(json_object_get(request, "ram"));
+	char a[32];
+
+	if (ram < SPW_RAM_LEAST) {
+		refuse(s, c, "a cap of %s is too small to work in; the least is 16M", spw__size_text(ram, a));
+		return;
+	}
+	if (s->zswap_percent)
+		__atomic_store_n(&ctl->zswap_bytes, ram / 100 * s->zswap_percent, __ATOMIC_RELAXED);
+	else if (ctl->zswap_bytes > ram)
+		__atomic_store_n(&ctl->zswap_bytes, ram, __ATOMIC_RELAXED);
+	spw__tree_limit(s->tree, ram);
+	spw__tree_kick(s->tree);
+	answer(s, c, json_pack("{s:b, s:I}", "ok", 1, "ram_limit_bytes", (json_int_t)ram));
+}
+
+static void do_swapon(struct spw_serve *s, struct spw_client *c, const json_t *request)
+{
+	const char *text = json_string_value(json_object_get(request, "swap"));
+	char why[1024] = "", copy[SPW_SERVE_BYTES];
+	struct spw_swap swap;
+
+	snprintf(copy, sizeof(copy), "%s", text ? text : "");
+	spw__say_into(why, sizeof(why));
+	int failed = spw__swap_parse(copy, &swap);
+
+	if (!failed && swap.kind == SPW_SWAP_ZSWAP)
+		failed = spw__fail("a pool is there from the start or not at all; `spillway set` changes its size "
+				   "with the cap");
+	if (!failed && !swap.prioritized)
+		swap.priority = spw__swaps_lowest(s->tree->swaps);
+	if (!failed)
+		failed = spw__swaps_add(s->tree->swaps, &swap, true);
+	spw__say_into(NULL, 0);
+	if (failed) {
+		refuse(s, c, "%s", why);
+		return;
+	}
+	spw__tree_kick(s->tree);
+	answer(s, c, json_pack("{s:b}", "ok", 1));
+}
+
+/* What the pools and the other files have room for, bytes. */
+static uint64_t room_elsewhere(const struct spw_serve *s, const struct spw_swap_place *but)
+{
+	const struct spw_swaps *swaps = s->tree->swaps;
+	const struct spw_ctl *ctl = swaps->ctl;
+	uint64_t room = __atomic_load_n(&ctl->zswap_bytes, __ATOMIC_RELAXED), pools = 0;
+
+	for (unsigned i = 0; i < SPW_CTL_PROCS; i++)
+		if (__atomic_load_n(&ctl->proc[i].pid, __ATOMIC_RELAXED) > 0)
+			pools += __atomic_load_n(&ctl->proc[i].pool_bytes, __ATOMIC_RELAXED);
+	room = room > pools ? room - pools : 0;
+	for (unsigned i = 0; i < SPW_CTL_TIERS; i++) {
+		const struct spw_swap_place *p = &swaps->at[i];
+		uint64_t used, capacity;
+
+		if (p == but || !p->shared || __atomic_load_n(&ctl->tier[i].state, __ATOMIC_RELAXED) != SPW_CTL_ON)
+			continue;
+		spw__file_shared_use(p->shared, &used, &capacity);
+		room += capacity - used;
+	}
+	return room;
+}
+
+/* Pages in the pools, which ghosts count. */
+static uint64_t counted(const struct spw_ctl *ctl)
+{
+	uint64_t pages = 0;
+
+	for (unsigned i = 0; i < SPW_CTL_PROCS; i++)
+		if (__atomic_load_n(&ctl->proc[i].pid, __ATOMIC_RELAXED) > 0)
+			pages += __atomic_load_n(&ctl->proc[i].pool_pages, __ATOMIC_RELAXED) +
+				 __atomic_load_n(&ctl->proc[i].same_pages, __ATOMIC_RELAXED);
+	return pages;
+}
+
+static void do_swapoff(struct spw_serve *s, struct spw_client *c, const json_t *request)
+{
+	const char *name = json_string_value(json_object_get(request, "tier"));
+	struct spw_swap_place *p = spw__swaps_find(s->tree->swaps, name ? name : "");
+	const struct spw_ctl *ctl = s->tree->swaps->ctl;
+	char a[32], b[32];
+
+	if (!p) {
+		refuse(s, c, "%s: no tier of that name; `spillway list %d` shows them", name ? name : "", getpid());
+		return;
+	}
+	const struct spw_ctl_tier *t = &ctl->tier[p - s->tree->swaps->at];
+	struct spw_swap_use use = spw__swaps_use(s->tree->swaps, p);
+	uint64_t room = room_elsewhere(s, p), left = ctl->ghost_pages - t->pages, pages = counted(ctl);
+
+	if (__atomic_load_n(&t->state, __ATOMIC_RELAXED) != SPW_CTL_ON) {
+		refuse(s, c, "%s: it is being taken away already", p->name);
+	} else if (p->shared && use.stored > room) {
+		refuse(s, c,
+		       "%s: %s are on it, and the pool and the other files have room for %s; give more first "
+		       "(spillway swapon, spillway set)",
+		       p->name, spw__size_text(use.stored, a), spw__size_text(room, b));
+	} else if (!p->shared && left && pages > left) {
+		refuse(s, c,
+		       "%s: %llu pages are in the pool, and the other ghosts name %llu; give another first "
+		       "(spillway swapon)",
+		       p->name, (unsigned long long)pages, (unsigned long long)left);
+	} else {
+		c->leave = p;
+		c->pages = use.pages;
+		spw__swaps_drain(s->tree->swaps, p);
+		spw__tree_kick(s->tree);
+	}
+}
+
+/* A request to take a tier away goes on. */
+static void follow(struct spw_serve *s, struct spw_client *c)
+{
+	struct spw_swap_use use = spw__swaps_use(s->tree->swaps, c->leave);
+	struct spw_swap_place *p = c->leave;
+
+	if (!use.processes) {
+		spw__swaps_remove(s->tree->swaps, p);
+		c->leave = NULL;
+		answer(s, c, json_pack("{s:b, s:I}", "ok", 1, "pages", (json_int_t)c->pages));
+	} else if (use.error) {
+		refuse(s, c, "%s: %llu of its pages stay there (%s); it is used on", p->name,
+		       (unsigned long long)use.pages,
+		       use.error == -ENOSPC ? "nothing else has room for them" : strerror(-use.error));
+	} else if (now() >= c->next_ns) {
+		c->next_ns = now() + TELL_NS;
+		if (!tell(c, json_pack("{s:I, s:I}", "pages", (json_int_t)use.pages, "of", (json_int_t)c->pages)))
+			hang_up(s, c);
+	}
+}
+
+static void do_list(struct spw_serve *s, struct spw_client *c)
+{
+	answer(s, c, spw__stats_live(s->tree));
+}
+
+static void receive(struct spw_serve *s, struct spw_client *c)
+{
+	char text[SPW_SERVE_BYTES];
+	ssize_t got = recv(c->fd, text, sizeof(text), MSG_DONTWAIT);
+
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (got <= 0 || c->leave) {
+		hang_up(s, c);
+		return;
+	}
+	json_t *request = json_loadb(text, (size_t)got, 0, NULL);
+	const char *what = json_string_value(json_object_get(request, "do"));
+
+	what = what ? what : "";
+	if (!strcmp(what, "list"))
+		do_list(s, c);
+	else if (!strcmp(what, "set"))
+		do_set(s, c, request);
+	else if (!strcmp(what, "swapon"))
+		do_swapon(s, c, request);
+	else if (!strcmp(what, "swapoff"))
+		do_swapoff(s, c, request);
+	else
+		refuse(s, c, "not understood; are both of the same version (" SPW_VERSION ")?");
+	json_decref(request);
+}
+
+static void accept_one(struct spw_serve *s)
+{
+	int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct ucred who;
+	socklen_t len = sizeof(who);
+
+	if (fd < 0)
+		return;
+	for (unsigned i = 0; i < SPW_SERVE_CLIENTS; i++) {
+		struct spw_client *c = &s->client[i];
+
+		if (c->fd >= 0)
+			continue;
+		*c = (struct spw_client){.fd = fd};
+		if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) || (who.uid && who.uid != geteuid()))
+			refuse(s, c, "this run is another user's");
+		return;
+	}
+	close(fd);
+}
+
+void spw__serve(struct spw_serve *s)
+{
+	if (s->listen_fd >= 0)
+		accept_one(s);
+	for (unsigned i = 0; i < SPW_SERVE_CLIENTS; i++) {
+		if (s->client[i].fd >= 0)
+			receive(s, &s->client[i]);
+		if (s->client[i].leave)
+			follow(s, &s->client[i]);
+	}
+}

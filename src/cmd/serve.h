@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPW_CMD_SERVE_H
+#define SPW_CMD_SERVE_H
+/*
+ * The live control of a running tree, in `spillway run`: a socket that takes requests of the same user's (or root's)
+ * `spillway list`, `set`, `swapon` and `swapoff`. See serve.c for the protocol, ask.c for the other side.
+ */
+#include <poll.h>
+
+#include "cmd/tree.h"
+
+#define SPW_SERVE_CLIENTS 8u
+#define SPW_SERVE_POLLED  (1 + SPW_SERVE_CLIENTS)
+#define SPW_SERVE_NAME    "spillway-control-" /* and the pid: what the socket was called while it had a name */
+#define SPW_SERVE_BYTES   8192u               /* of a message at most */
+
+struct spw_client {
+	int fd;                       /* -1: none */
+	struct spw_swap_place *leave; /* what it has asked to take away */
+	uint64_t pages;               /* that were on it then */
+	uint64_t next_ns;             /* when to tell it more */
+};
+
+struct spw_serve {
+	int listen_fd; /* -1: no socket could be made */
+	int name_fd;   /* the socket's inode, by which clients connect */
+	struct spw_tree *tree;
+	unsigned zswap_percent; /* of the cap, when it changes; 0: the pool's limit was given in bytes */
+	struct spw_client client[SPW_SERVE_CLIENTS];
+};
+
+/* Make the socket. A run without one goes on all the same. */
+void spw__serve_open(struct spw_serve *s);
+/* What to wait for; `p` has room for SPW_SERVE_POLLED. */
+unsigned spw__serve_poll(const struct spw_serve *s, struct pollfd *p);
+/* Take what has come, and tell those who wait how far things are. Never sleeps. */
+void spw__serve(struct spw_serve *s);
+
+#endif

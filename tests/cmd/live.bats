@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+# A running tree, asked and changed from outside.
+load lib
+
+# A run that holds pages in the pool and on its file and checks them until it is told to stop. $run is its pid.
+begin() {
+	mkfifo "$T/stop" "$T/ready"
+	exec 8<>"$T/stop"
+	cat >"$T/hold.py" <<-'END'
+		import random, select, sys
+		random.seed(1)
+		n = 24000
+		held = [bytes([i % 251]) * 1300 + random.randbytes(700) + bytes(2000) + i.to_bytes(8, "little") for i in range(n)]
+		open(sys.argv[2], "w").write("x")
+		stop = open(sys.argv[1])
+		while not select.select([stop], [], [], 0)[0]:
+		    for i in random.sample(range(n), 200):
+		        assert held[i][-8:] == i.to_bytes(8, "little") and held[i][5] == i % 251
+		print("right")
+	END
+	"$SPILLWAY" run --ram 40M --swap zswap,size=8M "$@" --stats "$T/stats" -- python3 "$T/hold.py" "$T/stop" "$T/ready" \
+		>"$T/out" 2>"$T/err" 8>&- &
+	run=$!
+	read -r -n 1 <"$T/ready"
+}
+
+# It ends, and has read what it wrote.
+finish() {
+	echo >&8
+	exec 8>&-
+	wait "$run"
+	cat "$T/err"
+	[ "$(cat "$T/out")" = right ]
+}
+
+tier() { "$SPILLWAY" list --json "$run" | jq -r --arg name "$1" ".tiers[]|select(.name == \$name)|$2"; }
+said() { run --separate-stderr -"$1" timeout 60 "$SPILLWAY" "${@:3}"; echo "stderr: $stderr"; [[ $stderr == *"$2"* ]]; }
+
+@test "list shows a run, its cap and its tiers" {
+	begin --swap file,size=200M
+	local pid=$run
+	run -0 "$SPILLWAY" list
+	[[ $output == *"$pid"*"40.0 MiB"*python3* ]]
+	run=$pid
+	[ "$("$SPILLWAY" list --json "$run" | jq -c '[.tiers[].name]')" = '["zswap","file"]' ]
+	[ "$(tier file .pages)" -gt 0 ]
+	finish
+}
+
+@test "a file is added, and taken away again, under a program that checks its memory" {
+	begin --swap file,size=200M
+	local pid=$run
+	for round in 1 2 3; do
+		"$SPILLWAY" swapon "$pid" "file:$T/more,size=200M"
+		[ "$(tier "$T/more" .priority)" -lt "$(tier zswap .priority)" ]
+		"$SPILLWAY" swapoff "$pid" file
+		[ -z "$(tier file .pages)" ]
+		[ "$(tier "$T/more" .pages)" -gt 0 ]
+		"$SPILLWAY" swapon "$pid" file,size=200M
+		"$SPILLWAY" swapoff "$pid" "$T/more"
+		[ -z "$(tier "$T/more" .pages)" ]
+	done
+	finish
+	[ "$(jq -c '[.tiers[].errors]' "$T/stats")" = '[0,0]' ]
+}
+
+@test "swapoff is refused, with figures, where nothing else has room" {
+	begin --swap file,size=200M
+	local pid=$run
+	said 125 "MiB are on it, and the pool and the other files have room for" swapoff "$pid" file
+	run=$pid
+	[ "$(tier file .state)" = on ]
+	finish
+}
+
+# Poll, for what another process does.
+until_is() {
+	for _ in $(seq 1000); do
+		[ "$(tier "$1" "$2")" = "$3" ] && return
+		sleep 0.01
+	done
+	return 1
+}
+
+@test "swapoff that is interrupted leaves the tier in use" {
+	begin --swap file,size=200M --swap file,size=200M
+	local program asking
+	program=$("$SPILLWAY" list --json "$run" | jq .program)
+	# Nobody empties it meanwhile.
+	kill -STOP "$program"
+	"$SPILLWAY" swapoff "$run" file 8>&- &
+	asking=$!
+	until_is file .state draining
+	kill "$asking"
+	until_is file .state on
+	kill -CONT "$program"
+	finish
+}
+
+@test "a ghost comes and goes" {
+	"$SPILLWAY" mkswap --ghost --size 1G "$T/ghost"
+	begin --swap file,size=200M
+	local pid=$run
+	"$SPILLWAY" swapon "$pid" "ghost:$T/ghost"
+	[ "$(tier "$T/ghost" .kind)" = ghost ]
+	"$SPILLWAY" swapoff "$pid" "$T/ghost"
+	[ -z "$(tier "$T/ghost" .kind)" ]
+	finish
+}
+
+@test "set changes the cap" {
+	begin --swap file,size=200M
+	local pid=$run
+	"$SPILLWAY" set "$pid" --ram 100M
+	[ "$("$SPILLWAY" list --json "$pid" | jq .ram_limit_bytes)" -eq $((100 << 20)) ]
+	"$SPILLWAY" set "$pid" --ram=40M
+	[ "$("$SPILLWAY" list --json "$pid" | jq .ram_limit_bytes)" -eq $((40 << 20)) ]
+	said 125 "the least is 16M" set "$pid" --ram 8M
+	run=$pid
+	finish
+}
+
+@test "refusals of what is asked" {
+	begin --swap file,size=200M
+	local pid=$run
+	said 125 "no tier of that name" swapoff "$pid" nothing
+	said 125 "a pool is there from the start" swapon "$pid" zswap
+	said 125 "unknown kind" swapon "$pid" floppy
+	said 125 "No such file or directory" swapon "$pid" "file:$T/none/file"
+	said 125 "not a size" set "$pid" --ram much
+	said 125 "say spillway set PID --ram SIZE" set "$pid"
+	said 125 "say spillway swapoff PID TIER" swapoff "$pid"
+	run=$pid
+	finish
+}
+
+@test "what is no run, or none of this user's" {
+	fails 125 "not a pid" list x
+	fails 125 "not a spillway run" list $$
+	fails 125 "no such process" list 2147483647
+}
+
+@test "another user may not ask" {
+	[ "$(id -u)" -eq 0 ] || skip "only root can be two users"
+	begin --swap file,size=200M
+	local pid=$run
+	run --separate-stderr -125 setpriv --reuid 4321 --regid 4321 --clear-groups "$SPILLWAY" set "$pid" --ram 64M
+	[[ $stderr == *"another user's process"* ]]
+	run=$pid
+	[ "$("$SPILLWAY" list --json "$pid" | jq .ram_limit_bytes)" -eq $((40 << 20)) ]
+	finish
+}
+
+@test "a run that is killed leaves no socket behind" {
+	begin --swap file,size=200M
+	kill -9 "$run"
+	wait "$run" || true
+	exec 8>&-
+	! ls "${XDG_RUNTIME_DIR:-/tmp}"/spillway-control-"$run" /tmp/spillway-control-"$run"
+}
