@@ -10,6 +10,7 @@ int spw__help(void)
 	     "\n"
 	     "usage:\n"
 	     "  spillway run [OPTION...] [--] PROGRAM [ARG...]   run a program in less memory than it needs\n"
+	     "  spillway mkswap [OPTION...] PATH                 make a swapfile, a swap device or a ghost\n"
 	     "  spillway list [PID]                              the runs there are, and their swap\n"
 	     "  spillway swapon PID KIND[:PATH][,key=value...]   give a run more swap\n"
 	     "  spillway swapoff PID TIER                        take some away, while it runs\n"
@@ -92,6 +93,28 @@ int spw__help_swapon(void)
 	     "  spillway set 4711 --ram 1G\n"
 	     "\n"
 	     "exit status: 0; 125 when it was refused or failed, with the reason.");
+	return 0;
+}
+
+int spw__help_mkswap(void)
+{
+	puts("usage: spillway mkswap [--ghost] [--size SIZE] [--label LABEL] [--uuid UUID] [--force] PATH\n"
+	     "\n"
+	     "Makes PATH a swap area that the kernel, blkid and spillway run --swap file:PATH take. A file that does\n"
+	     "not exist is made, without holes and for its owner alone.\n"
+	     "\n"
+	     "  -s, --size SIZE         how large, 512M or 2G. Default: as large as PATH is; a new file needs it.\n"
+	     "      --ghost             a file that is only its header, 4096 bytes, and says that it has SIZE of "
+	     "swap.\n"
+	     "  -L, --label LABEL       a name, up to 15 bytes.\n"
+	     "  -U, --uuid UUID         default: a random one.\n"
+	     "  -f, --force             overwrite a filesystem, a partition table, or data.\n"
+	     "  -h, --help\n"
+	     "\n"
+	     "examples:\n"
+	     "  spillway mkswap --size 2G /var/swap\n"
+	     "  spillway mkswap --label scratch /dev/sdb2\n"
+	     "  spillway mkswap --ghost --size 8G ghost");
 	return 0;
 }
 

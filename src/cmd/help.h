@@ -5,6 +5,7 @@
 
 int spw__help(void);
 int spw__help_run(void);
+int spw__help_mkswap(void);
 int spw__help_doctor(void);
 int spw__help_swapon(void);
 

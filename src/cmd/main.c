@@ -5,6 +5,7 @@
 
 #include "cmd/ask.h"
 #include "cmd/help.h"
+#include "cmd/mkswap.h"
 #include "cmd/run.h"
 #include "cmd/say.h"
 
@@ -22,6 +23,8 @@ int main(int argc, char **argv)
 		return spw__swapon(argv + 2);
 	if (!strcmp(name, "swapoff"))
 		return spw__swapoff(argv + 2);
+	if (!strcmp(name, "mkswap"))
+		return spw__mkswap(argc - 1, argv + 1);
 	if (!strcmp(name, "doctor"))
 		return spw__doctor(argv + 2);
 	if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help"))

@@ -21,6 +21,7 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <unistd.h>
+#include <uuid/uuid.h>
 
 #include "cmd/say.h"
 #include "cmd/swaphdr.h"
@@ -52,17 +53,15 @@ const char *spw__swapfile_dir(void)
 	return dir && *dir && !directory_in_ram(dir) ? dir : "/var/tmp";
 }
 
-/* open(2) with O_DIRECT, and without where the filesystem has none. */
-static int open_direct(const char *path, int flags)
+/* Buffered: all that is read and written here is the header. Agents open it O_DIRECT for themselves. */
+static int open_buffered(const char *path, int flags)
 {
-	int fd = open(path, flags | O_CLOEXEC | O_DIRECT, 0600);
-
-	return fd < 0 && errno == EINVAL ? open(path, flags | O_CLOEXEC, 0600) : fd;
+	return open(path, flags | O_CLOEXEC, 0600);
 }
 
 static int open_unlinked(const char *dir)
 {
-	int fd = open_direct(dir, O_TMPFILE | O_RDWR);
+	int fd = open_buffered(dir, O_TMPFILE | O_RDWR);
 	char path[PATH_MAX];
 
 	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
@@ -112,7 +111,10 @@ static int format_new(const struct spw_swap *o, struct spw_swapfile *s)
 	int failed = size_new(o, s, s->path);
 	if (failed)
 		return failed;
-	int err = spw__swaphdr_write(s->fd, (uint32_t)(s->max_bytes / SPW_PAGE - 1));
+	struct spw_swaphdr h = {.label = "spillway", .last_page = (uint32_t)(s->max_bytes / SPW_PAGE - 1)};
+
+	uuid_generate_random(h.uuid);
+	int err = spw__swaphdr_write(s->fd, &h);
 	if (err)
 		return spw__fail("--swap file:%s: cannot write the swap header: %s", s->path, strerror(-err));
 	return 0;
@@ -129,7 +131,7 @@ static int use_existing(const struct spw_swap *o, struct spw_swapfile *s, uint64
 			"--swap file:%s: it has data in it that are no swap; name a file that does not exist yet",
 			s->path);
 	if (err)
-		return spw__fail("--swap file:%s: %s", s->path, strerror(-err));
+		return spw__fail("--swap file:%s: %s", s->path, spw__swaphdr_error(err));
 	if (h.bad_pages)
 		return spw__fail("--swap file:%s: it has bad pages; use another device", s->path);
 	s->max_bytes = ((uint64_t)h.last_page + 1) * SPW_PAGE;
@@ -154,7 +156,7 @@ static int open_named(const struct spw_swap *o, bool quiet, struct spw_swapfile 
 	snprintf(path, sizeof(path), "%s", o->path);
 	s->first_byte = SPW_PAGE;
 	/* on a device O_EXCL refuses what is mounted or swapped on */
-	s->fd = open_direct(path, O_RDWR | (!stat(path, &st) && S_ISBLK(st.st_mode) ? O_EXCL : 0));
+	s->fd = open_buffered(path, O_RDWR | (!stat(path, &st) && S_ISBLK(st.st_mode) ? O_EXCL : 0));
 	if (s->fd < 0 && errno == ENOENT)
 		s->fd = open_unlinked(dirname(path));
 	if (s->fd < 0)
