@@ -45,6 +45,7 @@ int spw_cache_add(struct spw_space *sp, spw_entry_t e, uint32_t frame)
 		spw__unlock(sp, e, w);
 		return -EBUSY;
 	}
+	SPW__HOOK(SPW__FRAME_TAKEN, e);
 	touch(sp, frame);
 	if (!w)
 		spw__cluster_live(sp, spw__cluster_of(e));
@@ -75,6 +76,7 @@ int spw_cache_del(struct spw_space *sp, spw_entry_t e, uint32_t frame, bool keep
 	backing = spw__where(sp, w);
 	if (keep && backing != SPW__BACK_NONE) {
 		spw__frame_leave(sp, w);
+		SPW__HOOK(SPW__FRAME_LEFT, e);
 		spw__publish(sp, e, w, backing | (w & SPW__COUNT_MASK));
 		return 0;
 	}
@@ -83,6 +85,7 @@ int spw_cache_del(struct spw_space *sp, spw_entry_t e, uint32_t frame, bool keep
 		return -EBUSY;
 	}
 	spw__frame_leave(sp, w);
+	SPW__HOOK(SPW__FRAME_LEFT, e);
 	spw__replace(sp, e, w, 0, backing);
 	spw__cluster_dead(sp, spw__cluster_of(e), 1);
 	return 0;

@@ -25,6 +25,7 @@ static int drain_one(struct spw_space *sp, struct spw_work *work, struct spw__ba
 
 	if (spw__is_batch(t)) {
 		rc = t->ops->get(t, e, s, work->page);
+		SPW__HOOK(SPW__DRAIN_READ, e);
 		if (rc)
 			return rc;
 		obj = &o;
@@ -67,6 +68,7 @@ static int look(struct spw_space *sp, struct spw_work *work, struct spw__batch *
 
 	if (!spw__peek(sp, e) || !on_tier(sp, e, t, &s))
 		return 0;
+	SPW__HOOK(SPW__DRAIN_FOUND, e);
 	rc = drain_one(sp, work, b, e, s);
 	/* An error about bytes that went elsewhere meanwhile says nothing. */
 	if (rc < 0 && rc != -EAGAIN && !(on_tier(sp, e, t, &still) && spw__slot_same(s, still)))

@@ -7,6 +7,7 @@
  */
 #include "platform/spin.h"
 #include "space/descriptor.h"
+#include "space/hooks.h"
 #include "space/space.h"
 
 #include <errno.h>

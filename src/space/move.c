@@ -66,6 +66,7 @@ int spw__relocate(struct spw_space *sp, struct spw_tier *t, spw_entry_t e, spw_s
 		return rc;
 	}
 	spw__publish(sp, e, w, spw__rebase(sp, w, spw__word(SPW_POOL, to.v)));
+	SPW__HOOK(SPW__REPLACED, e);
 	spw__slot_free(sp, from);
 	SPW__ADD(sp->relocations, 1);
 	return 1;
@@ -140,6 +141,7 @@ int spw__send(struct spw_space *sp, struct spw__batch *b, spw_entry_t e, spw_slo
 			begun(sp, from, to);
 			b->objects++;
 			spw__unlock(sp, e, spw__rebase(sp, w, spw__word_backing(spw__where(sp, w)) | SPW__MOVING));
+			SPW__HOOK(SPW__MOVE_MARKED, e);
 			return 1;
 		}
 		spw__unlock(sp, e, w);
@@ -156,6 +158,7 @@ static void complete(struct spw_space *sp, const struct spw_move *m, int status)
 
 	if (!status)
 		__atomic_fetch_add(&sp->landed, 1, __ATOMIC_RELEASE);
+	SPW__HOOK(SPW__COMPLETE, m->entry);
 	if (!lock_at(sp, m->entry, m->from, true, &w)) {
 		spw__orphan_remove(sp, m->from);
 		spw__slot_free(sp, m->from);
@@ -163,9 +166,12 @@ static void complete(struct spw_space *sp, const struct spw_move *m, int status)
 			spw__slot_free(sp, m->to);
 		SPW__ADD(sp->cancels, 1);
 	} else if (status) {
+		SPW__HOOK(SPW__COMPLETE_LOCKED, m->entry);
 		spw__unlock(sp, m->entry, spw__rebase(sp, w, spw__where(sp, w) & ~SPW__MOVING));
 	} else {
+		SPW__HOOK(SPW__COMPLETE_LOCKED, m->entry);
 		spw__publish(sp, m->entry, w, spw__rebase(sp, w, spw__word(SPW_SLOT, m->to.v)));
+		SPW__HOOK(SPW__COMPLETE_DONE, m->entry);
 		spw__slot_free(sp, m->from);
 		SPW__ADD(*(from_ram ? &sp->writebacks : &sp->relocations), 1);
 	}

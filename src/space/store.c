@@ -44,6 +44,7 @@ int spw__put(struct spw_space *sp, spw_entry_t e, const struct spw_obj *o, spw_s
 
 		if (spw__is_batch(*t) || !spw__takes_new(sp, *t))
 			continue;
+		SPW__HOOK(SPW__PUT_CHOSEN, e);
 		one = (*t)->ops->put(*t, e, o, out);
 		if (!one)
 			return 0;
@@ -60,6 +61,7 @@ void spw__replace(struct spw_space *sp, spw_entry_t e, uint64_t was, uint64_t w,
 	if (stored && moving)
 		spw__orphan_add(sp, spw__word_slot(backing));
 	spw__publish(sp, e, was, w);
+	SPW__HOOK(SPW__REPLACED, e);
 	if (stored && !moving)
 		spw__slot_free(sp, spw__word_slot(backing));
 }
@@ -90,6 +92,7 @@ int spw_store(struct spw_space *sp, struct spw_work *work, spw_entry_t e, const 
 		if (len)
 			o = (struct spw_obj){.data = work->page, .len = len, .coding = sp->codec.coding};
 	}
+	SPW__HOOK(SPW__STORE_READY, e);
 	/* A frame's store may come late, when not even the cluster is there any more: it must find a live word. */
 	if (frame != SPW_NO_FRAME) {
 		if (!spw__lock(sp, e, &w))
@@ -136,6 +139,7 @@ static int load_slot(struct spw_space *sp, struct spw_work *work, spw_entry_t e,
 	bool still;
 	uint64_t w;
 
+	SPW__HOOK(SPW__LOAD_READ, e);
 	if (!spw__lock(sp, e, &w))
 		return -EAGAIN;
 	still = spw__word_stored(w) && spw__slot_same(spw__word_slot(w), s);
@@ -158,6 +162,7 @@ int spw_load(struct spw_space *sp, struct spw_work *work, spw_entry_t e, void *p
 		struct spw_obj o;
 		int rc = 0;
 
+		SPW__HOOK(SPW__LOAD_PEEKED, e);
 		switch (spw__word_kind(w)) {
 		case SPW_FREE:
 			memset(page, 0, SPW_PAGE);
