@@ -37,6 +37,13 @@ static int drain_one(struct spw_space *sp, struct spw_work *work, struct spw__ba
 	return rc == -ENODEV ? -ENOSPC : rc;
 }
 
+/* Whether they may be on tier t, by the word alone. A lock costs more than a look, and most words say no. */
+static bool may_be_on(uint64_t w, const struct spw_tier *t)
+{
+	return spw__word_kind(w) == SPW_FRAME ||
+	       (spw__word_stored(w) && spw__slot_tier(spw__word_slot(w)) == t->number);
+}
+
 /* Where the bytes of e are on tier t, if they are and no move has them. */
 static bool on_tier(struct spw_space *sp, spw_entry_t e, const struct spw_tier *t, spw_slot_t *s)
 {
@@ -66,7 +73,7 @@ static int look(struct spw_space *sp, struct spw_work *work, struct spw__batch *
 	spw_slot_t s, still;
 	int rc;
 
-	if (!spw__peek(sp, e) || !on_tier(sp, e, t, &s))
+	if (!may_be_on(spw__peek(sp, e), t) || !on_tier(sp, e, t, &s))
 		return 0;
 	SPW__HOOK(SPW__DRAIN_FOUND, e);
 	rc = drain_one(sp, work, b, e, s);
