@@ -11,6 +11,7 @@
  * "name us-per-page", with "latency" followed by the p50, p99 and longest time of one access in us.
  */
 #include "host/latency.h"
+#include "pages.h"
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -18,10 +19,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
-
-#define PAGE  4096u
-#define PART  512u
-#define NOISE 168u /* bytes of a part, whole words */
 
 static char *set;
 static uint64_t pages, hist[512], longest;
@@ -33,29 +30,6 @@ static uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-/* splitmix64: any state gives good noise, so a page's needs no more than its number. */
-static uint64_t noise(uint64_t *state)
-{
-	uint64_t z = *state += 0x9e3779b97f4a7c15ull;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-	return z ^ z >> 31;
-}
-
-static void make_page(uint64_t n, char *page)
-{
-	uint64_t state = n << 20, word;
-
-	for (unsigned part = 0; part < PAGE; part += PART) {
-		for (unsigned i = 0; i < NOISE; i += sizeof(word)) {
-			word = noise(&state);
-			memcpy(page + part + i, &word, sizeof(word));
-		}
-		memset(page + part + NOISE, 0, PART - NOISE);
-	}
 }
 
 static void wrong(uint64_t n)

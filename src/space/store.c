@@ -9,31 +9,7 @@
  * slot; if not, what was read is worth nothing, error or not, and the load begins again.
  */
 #include "space/internal.h"
-
-/* Whether all 32-bit words of the page are equal. Most pages that are not say so in the first or the last words. */
-static bool same_filled(const void *page, uint32_t *pattern)
-{
-	const unsigned char *p = page;
-	uint32_t second, last;
-
-	memcpy(pattern, p, sizeof(*pattern));
-	memcpy(&second, p + 4, sizeof(second));
-	memcpy(&last, p + SPW_PAGE - 4, sizeof(last));
-	return *pattern == second && *pattern == last && !memcmp(p, p + 4, SPW_PAGE - 4);
-}
-
-static void fill(void *page, uint32_t pattern)
-{
-	unsigned char *p = page;
-
-	if (pattern == (pattern & 0xff) * 0x01010101u) {
-		memset(p, (int)(pattern & 0xff), SPW_PAGE);
-		return;
-	}
-	memcpy(p, &pattern, sizeof(pattern));
-	for (size_t done = sizeof(pattern); done < SPW_PAGE; done *= 2)
-		memcpy(p + done, p, done);
-}
+#include "space/same.h"
 
 int spw__put(struct spw_space *sp, spw_entry_t e, const struct spw_obj *o, spw_slot_t *out)
 {
@@ -85,7 +61,7 @@ int spw_store(struct spw_space *sp, struct spw_work *work, spw_entry_t e, const 
 
 	if (!store_fits(spw__peek(sp, e), frame))
 		return -ESTALE;
-	same = same_filled(page, &pattern);
+	same = spw__same_filled(page, &pattern);
 	if (!same) {
 		uint32_t len = spw__codec_compress(&sp->codec, work->codec, page, work->page, SPW__STORE_LIMIT);
 
@@ -170,7 +146,7 @@ int spw_load(struct spw_space *sp, struct spw_work *work, spw_entry_t e, void *p
 		case SPW_FRAME:
 			return -EEXIST;
 		case SPW_SAME:
-			fill(page, (uint32_t)spw__word_payload(w));
+			spw__same_fill(page, (uint32_t)spw__word_payload(w));
 			break;
 		case SPW_POOL:
 			if (!spw__lock(sp, e, &w))
