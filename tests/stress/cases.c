@@ -372,7 +372,7 @@ static void explore(void (*set)(void), uint32_t points, void (*end)(void), void 
 		end_order();
 		orders++;
 	} while (schedule_next());
-	print_message("%u orders\n", orders);
+	print_message("# %u orders\n", orders);
 	assert_true(orders > 2);
 }
 
