@@ -109,8 +109,10 @@ static int claim(const char *what, const char *path, const struct stat *st, stru
 {
 	if (flock(a->fd, (a->device ? LOCK_SH : LOCK_EX) | LOCK_NB))
 		return errno == EWOULDBLOCK ? fail_run(what) : spw__fail("%s: flock: %s", what, strerror(errno));
+	if (a->device && ioctl(a->fd, BLKGETSIZE64, &a->bytes))
+		return spw__fail("%s: %s", what, strerror(errno));
 	if (a->device)
-		return ioctl(a->fd, BLKGETSIZE64, &a->bytes) ? spw__fail("%s: %s", what, strerror(errno)) : 0;
+		return a->bytes ? 0 : spw__fail("%s: a device with nothing behind it, 0 bytes; name another", what);
 	if (is_kernel_swap(st) || (pwrite(a->fd, "", 0, 0) && errno == ETXTBSY))
 		return fail_swap(what, path);
 	a->bytes = (uint64_t)st->st_size;

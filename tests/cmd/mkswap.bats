@@ -190,6 +190,12 @@ pages() {
 	fails 125 "--size 2.0 MiB is more than the device has, 1.0 MiB; leave --size out" mkswap --size 2M "$LOOP"
 }
 
+@test "a device without a medium" {
+	: >"$T/s"
+	loop "$T/s"
+	fails 125 "$LOOP: a device with nothing behind it, 0 bytes; name another" mkswap --force "$LOOP"
+}
+
 @test "a mounted device, even forced" {
 	truncate -s 4M "$T/s"
 	mkfs.ext4 -q "$T/s"
