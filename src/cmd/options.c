@@ -115,7 +115,7 @@ static int set_swap_key(struct spw_swap *s, const char *key)
 {
 	static const char *const known[] = {
 		[SPW_SWAP_ZSWAP] = "size=SIZE|N%",
-		[SPW_SWAP_FILE] = "size=SIZE, encrypt=on|off and priority=N",
+		[SPW_SWAP_FILE] = "size=SIZE, encrypt=on|off, priority=N and force",
 		[SPW_SWAP_GHOST] = "priority=N",
 	};
 	const char *kind = kinds[s->kind];
@@ -135,6 +135,10 @@ static int set_swap_key(struct spw_swap *s, const char *key)
 	}
 	if (file && (!strcmp(key, "encrypt=on") || !strcmp(key, "encrypt=off"))) {
 		s->encrypt = !strcmp(key, "encrypt=on");
+		return 0;
+	}
+	if (file && !strcmp(key, "force")) {
+		s->force = true;
 		return 0;
 	}
 	if (file && !strncmp(key, "encrypt=", 8))
@@ -171,6 +175,10 @@ int spw__swap_parse(char *text, struct spw_swap *out)
 		if (failed)
 			return failed;
 	}
+	if (out->force && !out->path)
+		return spw__fail("--swap file: force: there is nothing to force without a path; leave it out");
+	if (out->force && !out->encrypt)
+		return spw__fail("--swap file: force: others could read what is swapped; leave encrypt=off out");
 	return 0;
 }
 

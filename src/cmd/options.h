@@ -22,6 +22,7 @@ struct spw_swap {
 	struct spw_amount size;
 	const char *path; /* NULL: unlinked, in $TMPDIR or /var/tmp */
 	bool encrypt;
+	bool force;       /* take the file at path whoever owns or may read it; encrypted only */
 	bool prioritized; /* priority was given; else each is below those before it */
 	int8_t priority;
 };

@@ -1,30 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Swapped memory must not hide in the page cache, outlive the run by accident, or overwrite somebody's file. So a
- * swapfile that is made here never has a name, not even where it was given one: a run that is killed cannot take a name
- * away. It is O_DIRECT where the filesystem has that, and a file that exists is taken only if it is empty or says
- * itself that it is swap. Two runs, or the kernel's swapon, exclude each other.
+ * Swapped memory must not outlive the run by accident, be read by others, or overwrite somebody's file. So a swapfile
+ * that is made here never has a name, not even where it was given one: a run that is killed cannot take a name away.
+ * What is there already is taken only if it is empty or says itself, in its header, that it is swap and nothing else;
+ * if nobody else has it; and if nobody but root and this user may read it. (The bytes are sealed, but encryption can be
+ * turned off, and who may write can end the program.)
  */
 #include "cmd/swapfile.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
-#include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <unistd.h>
 #include <uuid/uuid.h>
 
+#include "cmd/area.h"
 #include "cmd/say.h"
-#include "cmd/swaphdr.h"
 
 #define LEAST_BYTES (1ull << 20)
 #define MOST_BYTES  (1ull << 40) /* what a slot can address */
@@ -54,14 +52,9 @@ const char *spw__swapfile_dir(void)
 }
 
 /* Buffered: all that is read and written here is the header. Agents open it O_DIRECT for themselves. */
-static int open_buffered(const char *path, int flags)
-{
-	return open(path, flags | O_CLOEXEC, 0600);
-}
-
 static int open_unlinked(const char *dir)
 {
-	int fd = open_buffered(dir, O_TMPFILE | O_RDWR);
+	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	char path[PATH_MAX];
 
 	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
@@ -108,11 +101,12 @@ static int size_new(const struct spw_swap *o, struct spw_swapfile *s, const char
 
 static int format_new(const struct spw_swap *o, struct spw_swapfile *s)
 {
+	struct spw_swaphdr h = {.label = "spillway"};
 	int failed = size_new(o, s, s->path);
+
 	if (failed)
 		return failed;
-	struct spw_swaphdr h = {.label = "spillway", .last_page = (uint32_t)(s->max_bytes / SPW_PAGE - 1)};
-
+	h.last_page = (uint32_t)(s->max_bytes / SPW_PAGE - 1);
 	uuid_generate_random(h.uuid);
 	int err = spw__swaphdr_write(s->fd, &h);
 	if (err)
@@ -120,63 +114,99 @@ static int format_new(const struct spw_swap *o, struct spw_swapfile *s)
 	return 0;
 }
 
-/* A file or device that is swap already: its header says what may be used. */
-static int use_existing(const struct spw_swap *o, struct spw_swapfile *s, uint64_t bytes)
+/* Who else may read what is swapped, or change it? A device's group is the administrator's choice, as for swapon(8). */
+static int check_private(const struct spw_swap *o, const struct spw_area *a, const char *path)
 {
-	struct spw_swaphdr h;
-	int err = spw__swaphdr_read(s->fd, &h);
+	const char *force = o->encrypt ? ", or add ,force" : "";
 
+	if (o->force)
+		return 0;
+	if (a->owner != 0 && a->owner != geteuid())
+		return spw__fail("--swap file:%s: user %u owns it, who can read and change it; %s%s", path, a->owner,
+				 geteuid() ? "name a file of your own" : "chown it to root", force);
+	if (a->mode & (a->device ? 0007 : 0077))
+		return spw__fail("--swap file:%s: mode %04o is open to others; chmod %s %s%s", path, a->mode,
+				 a->device ? "660" : "600", path, force);
+	return 0;
+}
+
+static int read_header(const struct spw_area *a, const char *path, struct spw_swaphdr *h)
+{
+	char content[SPW_AREA_CONTENT];
+
+	if (spw__area_content(a, content))
+		return spw__fail("--swap file:%s: cannot read what is in it; see dmesg", path);
+	if (*content)
+		return spw__fail(
+			"--swap file:%s: it holds %s, which would be overwritten; name another, or, if that may be "
+			"lost, make it swap: spillway mkswap --force %s",
+			path, content, path);
+	int err = spw__swaphdr_read(a->fd, h);
 	if (err == -ENODATA)
 		return spw__fail(
-			"--swap file:%s: it has data in it that are no swap; name a file that does not exist yet",
-			s->path);
-	if (err)
-		return spw__fail("--swap file:%s: %s", s->path, spw__swaphdr_error(err));
-	if (h.bad_pages)
-		return spw__fail("--swap file:%s: it has bad pages; use another device", s->path);
+			"--swap file:%s: it has data in it that are no swap; name a file that does not exist yet, "
+			"or, if they may be lost, make it swap: spillway mkswap %s",
+			path, path);
+	return err ? spw__fail("--swap file:%s: %s; if it is swap, make it anew: spillway mkswap %s", path,
+			       spw__swaphdr_error(err), path)
+		   : 0;
+}
+
+/* A file or device that is swap already: its header says what may be used. */
+static int use_existing(const struct spw_swap *o, const struct spw_area *a, struct spw_swapfile *s)
+{
+	struct spw_swaphdr h;
+	char named[32], has[32];
+	int failed = read_header(a, s->path, &h);
+
+	if (failed)
+		return failed;
 	s->max_bytes = ((uint64_t)h.last_page + 1) * SPW_PAGE;
-	if (s->max_bytes > bytes)
-		s->max_bytes = bytes & ~(uint64_t)(SPW_PAGE - 1);
+	if (s->max_bytes > a->bytes)
+		return spw__fail(
+			"--swap file:%s: its header names %s, but it has %s; %s%s", s->path,
+			spw__size_text(s->max_bytes, named), spw__size_text(a->bytes, has),
+			a->device ? "make it anew: spillway mkswap " : "a ghost is used by --swap ghost:", s->path);
 	if (o->size.unit && o->size.value < s->max_bytes)
 		s->max_bytes = o->size.value & ~(uint64_t)(SPW_PAGE - 1);
 	if (s->max_bytes > MOST_BYTES)
 		s->max_bytes = MOST_BYTES;
 	if (s->max_bytes < LEAST_BYTES)
 		return spw__fail("--swap file:%s: too small; a swapfile has 1 MiB or more", s->path);
+	s->bad_n = h.bad_pages;
+	memcpy(s->bad, h.bad, sizeof(s->bad));
 	return 0;
+}
+
+static int open_existing(const struct spw_swap *o, bool quiet, struct spw_swapfile *s, const char *what)
+{
+	struct spw_area a;
+	int failed = spw__area_open(what, s->path, &a);
+
+	if (failed)
+		return failed;
+	s->fd = a.fd; /* closed by the caller from now on */
+	failed = check_private(o, &a, s->path);
+	if (failed)
+		return failed;
+	if (!a.device && in_ram(s->fd) && !quiet)
+		spw__say("%s is in memory (tmpfs), which the cap does not count", what);
+	return a.bytes ? use_existing(o, &a, s) : format_new(o, s);
 }
 
 static int open_named(const struct spw_swap *o, bool quiet, struct spw_swapfile *s)
 {
-	struct stat st;
-	char path[PATH_MAX];
-	uint64_t bytes = 0;
+	char what[PATH_MAX + 16], path[PATH_MAX];
 
 	snprintf(s->path, sizeof(s->path), "%s", o->path);
-	snprintf(path, sizeof(path), "%s", o->path);
-	s->first_byte = SPW_PAGE;
-	/* on a device O_EXCL refuses what is mounted or swapped on */
-	s->fd = open_buffered(path, O_RDWR | (!stat(path, &st) && S_ISBLK(st.st_mode) ? O_EXCL : 0));
-	if (s->fd < 0 && errno == ENOENT)
-		s->fd = open_unlinked(dirname(path));
-	if (s->fd < 0)
-		return spw__fail("--swap file:%s: %s", s->path,
-				 errno == ETXTBSY || errno == EBUSY ? "in use by the kernel" : strerror(errno));
-	if (fstat(s->fd, &st))
-		return spw__fail("--swap file:%s: %s", s->path, strerror(errno));
-	if (flock(s->fd, LOCK_EX | LOCK_NB))
-		return spw__fail("--swap file:%s: in use by another spillway run; name another file", s->path);
+	snprintf(what, sizeof(what), "--swap file:%s", s->path);
+	s->first_byte = SPW_SWAPHDR_BYTES;
+	if (!access(s->path, F_OK) || errno != ENOENT)
+		return open_existing(o, quiet, s, what);
 
-	if (S_ISBLK(st.st_mode)) {
-		if (ioctl(s->fd, BLKGETSIZE64, &bytes))
-			return spw__fail("--swap file:%s: %s", s->path, strerror(errno));
-		return use_existing(o, s, bytes);
-	}
-	if (!S_ISREG(st.st_mode))
-		return spw__fail("--swap file:%s: neither a file nor a block device", s->path);
-	if (in_ram(s->fd) && !quiet)
-		spw__say("--swap file:%s is in memory (tmpfs), which the cap does not count", s->path);
-	return st.st_size ? use_existing(o, s, (uint64_t)st.st_size) : format_new(o, s);
+	snprintf(path, sizeof(path), "%s", s->path);
+	s->fd = open_unlinked(dirname(path));
+	return s->fd < 0 ? spw__fail("%s: %s", what, strerror(errno)) : format_new(o, s);
 }
 
 int spw__swapfile_open(const struct spw_swap *o, bool quiet, struct spw_swapfile *out)
@@ -201,25 +231,37 @@ int spw__swapfile_open(const struct spw_swap *o, bool quiet, struct spw_swapfile
 	return failed;
 }
 
+/* -ENODATA also for what is no file. */
+static int read_ghost(const char *path, struct spw_swaphdr *h)
+{
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe would make it wait */
+	struct stat st;
+
+	if (fd < 0)
+		return -errno;
+	int err = fstat(fd, &st) ? -errno : S_ISREG(st.st_mode) ? spw__swaphdr_read(fd, h) : -ENODATA;
+	close(fd);
+	return err;
+}
+
+int spw__ghost_open(const char *path, uint64_t *pages)
+{
+	struct spw_swaphdr h;
+	int err = read_ghost(path, &h);
+
+	if (err == -ENOENT || err == -ENODATA)
+		return spw__fail("--swap ghost:%s: %s; make a ghost: spillway mkswap --ghost --size 8G PATH", path,
+				 err == -ENOENT ? "does not exist" : "no swap header");
+	if (err)
+		return spw__fail("--swap ghost:%s: %s", path, spw__swaphdr_error(err));
+	*pages = h.last_page;
+	return 0;
+}
+
 void spw__swapfile_close(struct spw_swapfile *s)
 {
 	/* Not emptied: children of the program may live on and have pages in it. */
 	if (s->fd >= 0)
 		close(s->fd);
 	s->fd = -1;
-}
-
-int spw__ghost_open(const char *path, uint64_t *pages)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	struct spw_swaphdr h;
-
-	if (fd < 0)
-		return spw__fail("--swap ghost:%s: %s", path, strerror(errno));
-	int err = spw__swaphdr_read(fd, &h);
-	close(fd);
-	if (err)
-		return spw__fail("--swap ghost:%s: no swap header; make one: spillway mkswap --ghost", path);
-	*pages = h.last_page;
-	return 0;
 }

@@ -7,12 +7,15 @@
 #include <stdint.h>
 
 #include "cmd/options.h"
+#include "cmd/swaphdr.h"
 
 struct spw_swapfile {
 	int fd;              /* close-on-exec; -1 when there is none */
 	uint64_t first_byte; /* where segments may begin */
 	uint64_t max_bytes;  /* how far the file may reach */
 	bool discard;        /* freed ranges may be given back to the filesystem */
+	uint32_t bad_n;      /* pages that are never read or written, as the header names them */
+	uint32_t bad[SPW_SWAPHDR_BAD];
 	char path[PATH_MAX]; /* as it was given; what is made there has no name */
 };
 
@@ -23,7 +26,10 @@ const char *spw__swapfile_dir(void);
 int spw__swapfile_open(const struct spw_swap *o, bool quiet, struct spw_swapfile *out);
 void spw__swapfile_close(struct spw_swapfile *s);
 
-/* How many pages of swap the header at `path` names. It is read, and nothing else is done. */
+/*
+ * How many pages of swap the header at path says there are; page 0, the header, is not one of them. It is opened for
+ * reading and closed again. 0, or SPW_EXIT_FAILED with the one line said.
+ */
 int spw__ghost_open(const char *path, uint64_t *pages);
 
 #endif

@@ -49,6 +49,8 @@ static int share(struct spw_swap_place *p, bool encrypt)
 		.max_bytes = p->file.max_bytes,
 		.encrypt = encrypt,
 		.discard = p->file.discard,
+		.bad = p->file.bad,
+		.bad_n = p->file.bad_n,
 	};
 	void *map;
 
@@ -65,6 +67,9 @@ static int share(struct spw_swap_place *p, bool encrypt)
 		return spw__fail("no random key to be had: %s", strerror(errno));
 	int err = spw__file_shared_init(p->shared, &layout);
 	explicit_bzero(layout.key, sizeof(layout.key));
+	if (err && p->file.bad_n)
+		return spw__fail("--swap file:%s: nowhere 256 KiB without a bad page; use another device",
+				 p->file.path);
 	return err ? spw__fail("swapfile of %llu bytes: %s", (unsigned long long)p->file.max_bytes, strerror(-err)) : 0;
 }
 

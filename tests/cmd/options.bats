@@ -37,6 +37,9 @@ stat_of() {
 @test "--swap: encrypt of zswap" { fails 125 "unknown key 'encrypt=on'" run --swap zswap,encrypt=on -- true; }
 @test "--swap: path of zswap" { fails 125 "takes no path" run --swap zswap:/x -- true; }
 @test "--swap: empty path" { fails 125 "is empty" run --swap file: -- true; }
+@test "--swap: force without a path" { fails 125 "force: there is nothing to force without a path" run --swap file,force -- true; }
+@test "--swap: force without encryption" { fails 125 "leave encrypt=off out" run --swap file:x,force,encrypt=off -- true; }
+@test "--swap: force of zswap" { fails 125 "unknown key 'force'" run --swap zswap,force -- true; }
 @test "--swap: a kind twice" { fails 125 "given twice" run --swap zswap --swap zswap -- true; }
 @test "--swap: priority of zswap" { fails 125 "unknown key 'priority=1'" run --swap zswap,priority=1 -- true; }
 @test "--swap: a priority that is none" { fails 125 "a number from -128 to 127" run --swap file,priority=high -- true; }

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Any bytes, split at NUL, as the command line of `spillway run`. The parser writes into the words that it is given, so
+ * each is an allocation of its own length. What it takes must not contradict itself; what it says is not looked at.
+ */
+#include "cmd/options.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cmd/say.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define WORDS 64u
+
+void spw__say(const char *fmt, ...)
+{
+	(void)fmt;
+}
+
+int spw__fail(const char *fmt, ...)
+{
+	(void)fmt;
+	return SPW_EXIT_FAILED;
+}
+
+static void require(int truth)
+{
+	if (!truth)
+		abort();
+}
+
+static void check(const struct spw_options *o, char **argv, unsigned n)
+{
+	char text[32];
+
+	require(o->program > argv - 1 && o->program < argv + n && *o->program);
+	require(o->zswap || o->file);
+	require(o->file || !o->file_path);
+	require(!o->file_force || (o->encrypt && o->file_path));
+	require(!o->file_path || *o->file_path);
+	require(o->file_size.unit != SPW_AMOUNT_PERCENT);
+	require(o->ram.unit != SPW_AMOUNT_PERCENT || (o->ram.value >= 1 && o->ram.value <= 100));
+	require(strlen(spw__size_text(o->ram.value, text)) < sizeof(text));
+	spw__amount(o->zswap_size, UINT64_MAX, 50);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	char *argv[WORDS + 1] = {NULL}, *mine[WORDS];
+	struct spw_options o;
+	unsigned n = 0;
+
+	while (size && n < WORDS) {
+		size_t len = strnlen((const char *)data, size);
+
+		mine[n] = argv[n] = strndup((const char *)data, len);
+		if (!mine[n++])
+			abort();
+		size -= len;
+		data += len;
+		if (size) {
+			size--;
+			data++;
+		}
+	}
+	if (!spw__options_parse(argv, &o) && !o.help)
+		check(&o, argv, n);
+	for (unsigned i = 0; i < n; i++)
+		free(mine[i]);
+	return 0;
+}
