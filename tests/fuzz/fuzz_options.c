@@ -31,19 +31,35 @@ static void require(int truth)
 		abort();
 }
 
+static void check_swap(const struct spw_swap *s)
+{
+	require(s->kind <= SPW_SWAP_GHOST);
+	require(s->kind != SPW_SWAP_ZSWAP || !s->path);
+	require(s->kind != SPW_SWAP_GHOST || s->path);
+	require(!s->path || *s->path);
+	require(!s->force || (s->encrypt && s->path));
+	require(s->kind == SPW_SWAP_ZSWAP || s->size.unit != SPW_AMOUNT_PERCENT);
+}
+
 static void check(const struct spw_options *o, char **argv, unsigned n)
 {
+	unsigned pools = 0, ghosts = 0;
 	char text[32];
 
 	require(o->program > argv - 1 && o->program < argv + n && *o->program);
-	require(o->zswap || o->file);
-	require(o->file || !o->file_path);
-	require(!o->file_force || (o->encrypt && o->file_path));
-	require(!o->file_path || *o->file_path);
-	require(o->file_size.unit != SPW_AMOUNT_PERCENT);
+	require(o->swaps && o->swaps <= SPW_SWAPS);
+	for (unsigned i = 0; i < o->swaps; i++) {
+		check_swap(&o->swap[i]);
+		pools += o->swap[i].kind == SPW_SWAP_ZSWAP;
+		ghosts += o->swap[i].kind == SPW_SWAP_GHOST;
+	}
+	require(pools <= 1 && o->swaps - pools <= SPW_CTL_TIERS);
+	/* Pages have to be somewhere. */
+	require(ghosts < o->swaps);
 	require(o->ram.unit != SPW_AMOUNT_PERCENT || (o->ram.value >= 1 && o->ram.value <= 100));
 	require(strlen(spw__size_text(o->ram.value, text)) < sizeof(text));
-	spw__amount(o->zswap_size, UINT64_MAX, 50);
+	if (pools)
+		spw__amount(spw__options_zswap(o)->size, UINT64_MAX, 50);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
