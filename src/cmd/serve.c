@@ -28,7 +28,8 @@
 #include "cmd/say.h"
 #include "cmd/stats.h"
 
-#define TELL_NS 100000000ull
+#define TELL_NS    100000000ull
+#define GIVE_UP_NS 2000000000ull /* without a page less; room may come free meanwhile */
 
 static uint64_t now(void)
 {
@@ -234,7 +235,8 @@ static void do_swapoff(struct spw_serve *s, struct spw_client *c, const json_t *
 		       p->name, (unsigned long long)pages, (unsigned long long)left);
 	} else {
 		c->leave = p;
-		c->pages = use.pages;
+		c->pages = c->least = use.pages;
+		c->least_ns = now();
 		spw__swaps_drain(s->tree->swaps, p);
 		spw__tree_kick(s->tree);
 	}
@@ -246,11 +248,15 @@ static void follow(struct spw_serve *s, struct spw_client *c)
 	struct spw_swap_use use = spw__swaps_use(s->tree->swaps, c->leave);
 	struct spw_swap_place *p = c->leave;
 
+	if (use.pages < c->least) {
+		c->least = use.pages;
+		c->least_ns = now();
+	}
 	if (!use.processes) {
 		spw__swaps_remove(s->tree->swaps, p);
 		c->leave = NULL;
 		answer(s, c, json_pack("{s:b, s:I}", "ok", 1, "pages", (json_int_t)c->pages));
-	} else if (use.error) {
+	} else if (use.error && now() - c->least_ns > GIVE_UP_NS) {
 		refuse(s, c, "%s: %llu of its pages stay there (%s); it is used on", p->name,
 		       (unsigned long long)use.pages,
 		       use.error == -ENOSPC ? "nothing else has room for them" : strerror(-use.error));

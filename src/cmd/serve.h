@@ -18,6 +18,7 @@ struct spw_client {
 	int fd;                       /* -1: none */
 	struct spw_swap_place *leave; /* what it has asked to take away */
 	uint64_t pages;               /* that were on it then */
+	uint64_t least, least_ns;     /* that were on it at the least, and since when */
 	uint64_t next_ns;             /* when to tell it more */
 };
 
