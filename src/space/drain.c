@@ -83,6 +83,15 @@ static int look(struct spw_space *sp, struct spw_work *work, struct spw__batch *
 	return rc;
 }
 
+/* The next entry after i to look at: one whose word does not say no, or the first of a cluster. */
+static uint32_t after(const struct spw_space *sp, const struct spw_tier *t, uint32_t i)
+{
+	do
+		i++;
+	while (i % SPW_CLUSTER && !may_be_on(spw__word_peek(&sp->desc[i]), t));
+	return i;
+}
+
 /*
  * Go on with the pass. 0: it is at its end; SPW_DRAIN_MORE: it has done its `max`; SPW_DRAIN_WAITS: no buffer is free;
  * -ECANCELED.
@@ -95,7 +104,7 @@ static int scan(struct spw_space *sp, struct spw_work *work, struct spw_tier *t,
 	struct spw__batch b = {0};
 	int rc = 0;
 
-	for (; d->next < end; d->next++) {
+	for (; d->next < end; d->next = after(sp, t, d->next)) {
 		uint32_t c = d->next / SPW_CLUSTER;
 		int one;
 
