@@ -107,7 +107,7 @@ static void *schedule_thread(void *arg)
 	return NULL;
 }
 
-/* The actor of the next step, as the prefix says or the first that can go on. -1: none can. */
+/* The actor of the next step, as the prefix says or the first that can go on. -1: none can; -2: not that one. */
 static inline int schedule_choose(const struct schedule_actor *a, unsigned n)
 {
 	unsigned able[SCHEDULE_ACTORS], ables = 0, *choice = &schedule.choice[schedule.steps];
@@ -123,15 +123,15 @@ static inline int schedule_choose(const struct schedule_actor *a, unsigned n)
 	if (schedule.steps >= schedule.prefix)
 		*choice = 0;
 	if (*choice >= ables)
-		abort(); /* the same decisions led elsewhere */
+		return -2;
 	schedule.options[schedule.steps] = ables;
 	schedule.text[schedule.steps] = (char)('a' + able[*choice]);
 	schedule.text[++schedule.steps] = '\0';
 	return (int)able[*choice];
 }
 
-/* One run of the actors. False: deadlock (the threads are left behind). */
-static inline bool schedule_run(void (*const *run)(unsigned number))
+/* One run of the actors. NULL, or why it did not come to its end; the threads are then left behind. */
+static inline const char *schedule_run(void (*const *run)(unsigned number))
 {
 	struct schedule_actor a[SCHEDULE_ACTORS] = {0};
 	unsigned n = 0, done = 0;
@@ -150,7 +150,9 @@ static inline bool schedule_run(void (*const *run)(unsigned number))
 		enum schedule_event event;
 
 		if (who < 0)
-			return false;
+			return schedule.steps == SCHEDULE_DEPTH ? "no end"
+			       : who == -1                      ? "deadlock"
+								: "no longer the same";
 		schedule_hand((unsigned)who, SCHEDULE_POINT);
 		event = schedule_wait(SCHEDULE_MAIN);
 		/* To have found the lock still taken is no step that others could have waited for. */
@@ -163,7 +165,7 @@ static inline bool schedule_run(void (*const *run)(unsigned number))
 	}
 	for (unsigned i = 0; i < n; i++)
 		pthread_join(a[i].thread, NULL);
-	return true;
+	return NULL;
 }
 
 /* The next order that was not tried: false if there is none. */
