@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Swap that comes and goes under a program that checks its memory, and swap that is only counted."""
+import json
+import os
+import subprocess
+import sys
+
+from common import HERE, MIB, SPILLWAY, TIMEOUT, expect, main, read_stats, run
+
+ROUNDS = 50
+PAGE = 4096
+SEGMENT = 256 << 10
+
+
+class Breathing:
+    """A program under a cap that grows and shrinks on demand."""
+
+    def __init__(self, scratch, *options):
+        self.stats = os.path.join(scratch, "stats")
+        command = [SPILLWAY, "run", *options, "--stats", self.stats, "--", sys.executable,
+                   os.path.join(HERE, "jobs", "breathe.py")]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pid = str(self.process.pid)
+
+    def say(self, word):
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        expect(answer == "done\n", f"the program did not answer to {word}: exit status {self.process.poll()}")
+
+    def tiers(self):
+        out, _ = run([SPILLWAY, "list", "--json", self.pid])
+        return {t["name"]: t for t in json.loads(out)["tiers"]}
+
+    def end(self):
+        self.process.stdin.close()
+        status = self.process.wait(timeout=TIMEOUT)
+        expect(status == 0, f"the program ended with {status}")
+        return {t["kind"]: t for t in read_stats(self.stats)["tiers"]}
+
+
+def comes_and_goes(scratch):
+    """A file is attached, the pool overflows onto it, and it is taken away again; what was on it is in the pool then."""
+    path, most = os.path.join(scratch, "swap"), 0
+    p = Breathing(scratch, "--ram", "40M", "--swap", "zswap,size=12M")
+    p.say("grow 7000")
+    for _ in range(ROUNDS):
+        run([SPILLWAY, "swapon", p.pid, f"file:{path},size=256M"])
+        p.say("grow 9000")
+        most = max(most, p.tiers()[path]["pages"])
+        p.say("shrink")
+        run([SPILLWAY, "swapoff", p.pid, path])
+        expect(path not in p.tiers(), "the file is still there")
+    p.say("check")
+    p.end()
+    expect(most > 1000, f"no more than {most} pages were ever on the file")
+    return f"{ROUNDS} rounds, up to {most} pages on the file"
+
+
+def ghost(scratch):
+    """1 GiB in 256 MiB with nothing but a ghost of 8 GiB, which stays as it was."""
+    path, stats = os.path.join(scratch, "ghost"), os.path.join(scratch, "stats")
+    run([SPILLWAY, "mkswap", "--ghost", "--size", "8G", path])
+    before = os.stat(path)
+    job = ("import sys\n"
+           "held = [bytes([i % 251]) * 4000 + i.to_bytes(40, 'little') for i in range(1 << 18)]\n"
+           "sys.exit(any(held[i][-40:] != i.to_bytes(40, 'little') or held[i][0] != i % 251 for i in range(1 << 18)))\n")
+    run([SPILLWAY, "run", "--ram", "256M", "--swap", f"ghost:{path}", "--stats", stats, "--", sys.executable, "-c", job])
+    after, s = os.stat(path), read_stats(stats)
+    for field in ("st_size", "st_blocks", "st_mtime_ns", "st_ctime_ns", "st_ino"):
+        expect(getattr(before, field) == getattr(after, field), f"{field} of the ghost has changed")
+    tiers = {t["kind"]: t for t in s["tiers"]}
+    # The header's own page is no swap.
+    expect(tiers["ghost"]["capacity_bytes"] == (8 << 30) - PAGE, f"capacity {tiers['ghost']['capacity_bytes']}")
+    expect(tiers["ghost"]["used_bytes"] == 0 and tiers["ghost"]["errors"] == 0, f"{tiers['ghost']}")
+    expect(s["swapped_pages_peak"] * PAGE > 640 * MIB, f"only {s['swapped_pages_peak']} pages were out")
+    return f"{s['swapped_pages_peak']} pages out, {s['cap_exceeded_bytes'] / MIB:.1f} MiB over the cap"
+
+
+def counted(scratch):
+    """A ghost's header is the most that may be in the pool."""
+    path, pages = os.path.join(scratch, "ghost"), 4096
+    run([SPILLWAY, "mkswap", "--ghost", "--size", str((pages + 1) * PAGE), path])
+    p = Breathing(scratch, "--ram", "48M", "--on-full", "grow", "--quiet", "--swap", f"ghost:{path}", "--swap",
+                  "zswap,size=24M")
+    p.say("grow 20000")
+    p.say("check")
+    in_pool = p.tiers()["zswap"]["pages"]
+    p.end()
+    expect(0 < in_pool <= pages, f"{in_pool} pages in the pool, counted on {pages}")
+    return f"{in_pool} of {pages} pages"
+
+
+def no_slot(scratch):
+    """What is in the pool takes nothing of a file; what the pool cannot hold does, and both together hold all."""
+    p = Breathing(scratch, "--ram", "64M", "--swap", "zswap,size=24M", "--swap", "file,size=64M")
+    p.say("grow 16000")
+    tiers = p.tiers()
+    expect(tiers["zswap"]["pages"] > 1000, f"only {tiers['zswap']['pages']} pages in the pool")
+    # But for pages that do not compress, which the pool does not keep: they share a segment.
+    expect(tiers["file"]["used_bytes"] <= SEGMENT, f"{tiers['file']['used_bytes']} bytes of the file are taken")
+    p.say("grow 40000")
+    p.say("check")
+    tiers = p.tiers()
+    stored = tiers["zswap"]["stored_bytes"] + tiers["file"]["stored_bytes"]
+    p.end()
+    expect(stored > 48 * MIB, f"only {stored} bytes in pool and file")
+    return f"{stored / MIB:.1f} MiB in a pool of 24 and a file of 64"
+
+
+CASES = [("a file comes and goes", comes_and_goes), ("a ghost of 8 GiB", ghost), ("a ghost is counted", counted),
+         ("compressed pages take no slot", no_slot)]
+
+if __name__ == "__main__":
+    sys.exit(main(CASES))
