@@ -68,7 +68,6 @@ struct spw_space {
 	/* Moves in flight from or to each tier, and drains. Of the thread that drives writeback. */
 	uint32_t under_move[SPW_MAX_TIERS];
 	struct spw__drain drain[SPW_MAX_TIERS];
-	uint64_t landed; /* A moves completed with success; grows before their entries change */
 	uint64_t writebacks, relocations, cancels; /* A */
 
 	struct spw__spin lock __attribute__((aligned(64))); /* the cluster lock, and of what follows */

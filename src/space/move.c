@@ -156,8 +156,6 @@ static void complete(struct spw_space *sp, const struct spw_move *m, int status)
 	bool from_ram = !spw__is_batch(spw__tier_of(sp, m->from));
 	uint64_t w;
 
-	if (!status)
-		__atomic_fetch_add(&sp->landed, 1, __ATOMIC_RELEASE);
 	SPW__HOOK(SPW__COMPLETE, m->entry);
 	if (!lock_at(sp, m->entry, m->from, true, &w)) {
 		spw__orphan_remove(sp, m->from);

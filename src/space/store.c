@@ -6,7 +6,7 @@
  * entry can change meanwhile. So a store makes the object first, unlocked, and then locks, looks again and only
  * places it. A load from RAM decompresses under the lock, which is as short as a copy and saves one. A load from
  * a batch tier sleeps and cannot hold a spin lock: it reads, locks and looks whether the entry still says the same
- * slot; if not, what was read is worth nothing, error or not, and the load begins again.
+ * slot in the same life; if not, what was read is worth nothing, error or not, and the load begins again.
  */
 #include "space/internal.h"
 #include "space/same.h"
@@ -102,30 +102,26 @@ int spw_store(struct spw_space *sp, struct spw_work *work, spw_entry_t e, const 
 	return 0;
 }
 
-/*
- * Read the object at s, unlocked. landed: the moves that had landed when the entry said s. 0, -errno, or -EAGAIN if
- * what was read is not what the entry says now.
- */
-static int load_slot(struct spw_space *sp, struct spw_work *work, spw_entry_t e, spw_slot_t s, uint64_t landed,
-		     void *page)
+/* Read the object at s, unlocked. 0, -errno, or -EAGAIN if what was read is not what the entry says now. */
+static int load_slot(struct spw_space *sp, struct spw_work *work, spw_entry_t e, spw_slot_t s, void *page)
 {
 	struct spw_obj o = {.data = work->page, .len = spw__slot_len(s), .coding = (uint8_t)spw__slot_coding(s)};
 	struct spw_tier *t = spw__tier_of(sp, s);
+	uint64_t life = t->ops->life(t, s), w;
 	int rc = t->ops->get(t, e, s, work->page);
 	bool still;
-	uint64_t w;
 
 	SPW__HOOK(SPW__LOAD_READ, e);
 	if (!spw__lock(sp, e, &w))
 		return -EAGAIN;
-	still = spw__word_stored(w) && spw__slot_same(spw__word_slot(w), s);
-	spw__unlock(sp, e, w);
 	/*
-	 * An entry that was stored and moved again while the read slept may have landed on the very same slot. Bytes
-	 * that passed the seal are then an older page of the entry, as good as if read sooner; an error may come
-	 * from reading both at once, and says nothing.
+	 * An entry that was stored and moved again while the read slept may have landed on the very same slot. What was
+	 * read then is worth nothing, error or not: the slot may have been another process's in between, and that one's
+	 * page of an entry of this number passes the seal too.
 	 */
-	if (!still || (rc && landed != SPW__LOAD(sp->landed)))
+	still = spw__word_stored(w) && spw__slot_same(spw__word_slot(w), s) && t->ops->life(t, s) == life;
+	spw__unlock(sp, e, w);
+	if (!still)
 		return -EAGAIN;
 	return rc ? rc : spw__codec_restore(work->codec, &o, page);
 }
@@ -133,7 +129,6 @@ static int load_slot(struct spw_space *sp, struct spw_work *work, spw_entry_t e,
 int spw_load(struct spw_space *sp, struct spw_work *work, spw_entry_t e, void *page, spw_slot_t *where)
 {
 	for (;;) {
-		uint64_t landed = __atomic_load_n(&sp->landed, __ATOMIC_ACQUIRE);
 		uint64_t w = spw__peek(sp, e);
 		struct spw_obj o;
 		int rc = 0;
@@ -160,7 +155,7 @@ int spw_load(struct spw_space *sp, struct spw_work *work, spw_entry_t e, void *p
 			spw__unlock(sp, e, w | SPW__REFERENCED);
 			break;
 		case SPW_SLOT:
-			rc = load_slot(sp, work, e, spw__word_slot(w), landed, page);
+			rc = load_slot(sp, work, e, spw__word_slot(w), page);
 			if (rc == -EAGAIN)
 				continue;
 			break;

@@ -414,6 +414,7 @@ static const struct spw_tier_ops file_ops = {
 	.poll = file_poll,
 	.poll_done = file_poll_done,
 	.get = spw__file_get,
+	.life = spw__file_life,
 	.clean = spw__file_clean,
 	.clean_done = spw__file_clean_done,
 	.free = file_free,

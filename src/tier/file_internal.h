@@ -246,6 +246,7 @@ static inline uint32_t spw__file_reserve(const struct spw_file_shared *sh)
 }
 
 int spw__file_get(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf);
+uint64_t spw__file_life(struct spw_tier *t, spw_slot_t s);
 void spw__file_read_reset(struct spw__file *f);
 /* Resident bytes of windows. */
 uint64_t spw__file_read_memory(const struct spw__file *f);

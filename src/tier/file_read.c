@@ -170,6 +170,15 @@ int spw__file_get(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf)
 	return err;
 }
 
+uint64_t spw__file_life(struct spw_tier *t, spw_slot_t s)
+{
+	struct spw__file *f = spw__file_of(t);
+	uint32_t seg = (uint32_t)((spw__slot_offset(s) - f->sh->first_byte) / SPW_FILE_SEGMENT);
+
+	/* No place of a segment is written twice in one generation. */
+	return seg < f->sh->segments ? spw__seg_generation(f->sh, seg) : 0;
+}
+
 void spw__file_read_reset(struct spw__file *f)
 {
 	f->buffers = 0;

@@ -76,6 +76,11 @@ struct spw_tier_ops {
 	 */
 	int (*get)(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf);
 	/*
+	 * Which life of the slot this is: once freed and given to another object, by whatever process, it has another
+	 * number, never one that it had. Entry locked or not; of a slot that is nobody's, any number.
+	 */
+	uint64_t (*life)(struct spw_tier *t, spw_slot_t s);
+	/*
 	 * Cleaning: the emptiest segment's owners, read back. Up to max; data of each is at (*objs)[i]. 0 = nothing worth
 	 * cleaning. Valid until clean_done(t). One thread at a time. The caller moves what is still live.
 	 */

@@ -29,6 +29,7 @@ struct fake_tier {
 		bool used;
 		uint32_t owner;
 		uint32_t len;
+		uint32_t life; /* objects so far */
 		uint8_t coding;
 		uint8_t data[SPW_PAGE];
 	} object[FAKE_OBJECTS];
@@ -45,9 +46,10 @@ struct fake_tier {
 	bool hold;         /* no segment completes */
 	bool reuse_lowest; /* hand out the lowest free address, not the next one */
 	int fail_fork;
-	void (*in_get)(void *arg); /* runs once in the middle of the next get */
-	void *in_get_arg;
-	unsigned clean_below; /* clean() names the objects below this address */
+	void (*in_get)(void *arg);    /* runs once in the middle of the next get */
+	void (*after_get)(void *arg); /* and at its end */
+	void *in_get_arg;             /* of both */
+	unsigned clean_below;         /* clean() names the objects below this address */
 	unsigned forks, fork_fails, children;
 };
 
@@ -71,6 +73,7 @@ static inline int fake_place(struct fake_tier *f, spw_entry_t e, const struct sp
 		if (f->object[at].used)
 			continue;
 		f->object[at].used = true;
+		f->object[at].life++;
 		f->object[at].owner = e.idx;
 		f->object[at].len = o->len;
 		f->object[at].coding = o->coding;
@@ -223,7 +226,16 @@ static int fake_get(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf)
 	    f->object[fake_index(s)].owner != e.idx)
 		return -EBADMSG;
 	memcpy(buf, f->object[fake_index(s)].data, spw__slot_len(s));
+	hook = f->after_get;
+	f->after_get = NULL;
+	if (hook)
+		hook(f->in_get_arg);
 	return 0;
+}
+
+static uint64_t fake_life(struct spw_tier *t, spw_slot_t s)
+{
+	return fake_of(t)->object[fake_index(s)].life;
 }
 
 static unsigned fake_clean(struct spw_tier *t, spw_entry_t *e, spw_slot_t *s, struct spw_obj *objs, unsigned max)
@@ -297,6 +309,7 @@ static const struct spw_tier_ops fake_batch_ops = {
 	.poll = fake_poll,
 	.poll_done = fake_poll_done,
 	.get = fake_get,
+	.life = fake_life,
 	.clean = fake_clean,
 	.clean_done = fake_clean_done,
 	.free = fake_free,

@@ -1068,6 +1068,42 @@ static void an_error_of_a_slot_that_was_reused_meanwhile_is_none(void **state)
 	check(b, d.e, NOISE, 50);
 }
 
+/* The slot goes to another process, whose entry of the same number writes its page there, sealed by the same key. */
+static void slot_is_anothers_during_read(void *arg)
+{
+	struct during *d = arg;
+	struct spw_obj o = {.data = d->page, .len = SPW_PAGE, .coding = SPW_CODING_RAW};
+	spw_slot_t s = SPW_SLOT_NONE;
+
+	store_during_read(arg);
+	make_page(d->page, NOISE, 666);
+	d->b->file->reuse_lowest = true;
+	assert_int_equal(fake_place(d->b->file, d->e, &o, &s), 0);
+	assert_int_equal(fake_index(s), 0);
+}
+
+/* And comes back to this one. */
+static void slot_comes_back(void *arg)
+{
+	struct during *d = arg;
+
+	fake_free(&d->b->file->tier, fake_slot(d->b->file, 0));
+	assert_int_equal(start(d->b), 1);
+	assert_int_equal(finish(d->b, 0), 1);
+	assert_int_equal(d->b->file->object[0].owner, d->e.idx);
+}
+
+static void a_slot_that_was_anothers_meanwhile_gives_none_of_its_bytes(void **state)
+{
+	struct bench *b = *state;
+	struct during d = {.b = b, .e = on_file(b, NOISE, 1)};
+
+	b->file->in_get = slot_is_anothers_during_read;
+	b->file->after_get = slot_comes_back;
+	b->file->in_get_arg = &d;
+	check(b, d.e, NOISE, 50);
+}
+
 static void errors_of_a_read_come_with_the_slot(void **state)
 {
 	struct bench *b = *state;
@@ -1424,6 +1460,7 @@ int main(void)
 		CASE(a_read_of_what_changed_meanwhile_begins_again),
 		CASE(an_error_of_what_changed_meanwhile_is_none),
 		CASE(an_error_of_a_slot_that_was_reused_meanwhile_is_none),
+		CASE(a_slot_that_was_anothers_meanwhile_gives_none_of_its_bytes),
 		CASE(errors_of_a_read_come_with_the_slot),
 		CASE(drain_of_a_ram_tier_writes_everything_back),
 		CASE(drain_of_a_file_brings_everything_back),
