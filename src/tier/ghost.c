@@ -48,6 +48,13 @@ static int ghost_get(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf)
 	return refuse(t);
 }
 
+static uint64_t ghost_life(struct spw_tier *t, spw_slot_t s)
+{
+	(void)t;
+	(void)s;
+	return 0;
+}
+
 static void ghost_free(struct spw_tier *t, spw_slot_t s)
 {
 	(void)s;
@@ -76,6 +83,7 @@ static const struct spw_tier_ops ghost_ops = {
 	.put = ghost_put,
 	.begin = ghost_begin,
 	.get = ghost_get,
+	.life = ghost_life,
 	.free = ghost_free,
 	.stats = ghost_stats,
 	.destroy = ghost_destroy,
