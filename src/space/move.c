@@ -311,25 +311,40 @@ struct cleaning {
 };
 _Static_assert(sizeof(struct cleaning) <= 2 * SPW_PAGE, "cleaning works in the pages of a work area");
 
+/* The first tier below t that has room: a segment of it is open. None: the batch is of t itself. */
+static void open_below(struct spw_space *sp, struct spw__batch *b, struct spw_tier *const *t)
+{
+	b->tier = *t;
+	for (struct spw_tier *const *lower = t + 1; *lower; lower++) {
+		if ((*lower)->priority == (*t)->priority || !spw__is_batch(*lower) || !spw__takes_new(sp, *lower))
+			continue;
+		if ((*lower)->ops->begin(*lower, &b->segment))
+			continue;
+		b->tier = *lower;
+		return;
+	}
+}
+
 int spw_clean(struct spw_space *sp, struct spw_work *work)
 {
 	struct cleaning *c = (void *)work->page;
 	int moved = 0, rc = 0;
 
 	for (struct spw_tier **t = sp->order; *t; t++) {
-		struct spw__batch b = {.tier = *t};
+		struct spw__batch b = {0};
 		unsigned n;
 
 		if (!spw__is_batch(*t) || !(*t)->ops->clean || !spw__takes_new(sp, *t))
 			continue;
-		n = (*t)->ops->clean(*t, c->e, c->s, c->o, CLEAN_MAX);
-		if (!n)
-			continue;
+		open_below(sp, &b, t);
+		n = (*t)->ops->clean(*t, b.tier != *t, c->e, c->s, c->o, CLEAN_MAX);
 		for (unsigned i = 0; i < n && rc >= 0; i++) {
 			rc = spw__send(sp, &b, c->e[i], c->s[i], &c->o[i]);
 			moved += rc > 0;
 		}
 		spw__submit(&b);
+		if (!n)
+			continue;
 		(*t)->ops->clean_done(*t);
 		break;
 	}

@@ -6,6 +6,10 @@
  * only what is a quarter dead while it gets scarce. When there is none, anything that wins a block is better than
  * telling the caller that a file with dead space in it is full. A segment that a fork shares comes free only when
  * the other side lets go too: moving our objects would only add a copy, so it is left alone.
+ *
+ * Where there is room on a lower tier, room is made by age instead: what has been on the file longest without being read
+ * (reading frees it) goes down, so that what is written next finds room here. Nothing comes up but by being used, so
+ * nothing goes back and forth.
  */
 #include "tier/file_internal.h"
 
@@ -38,16 +42,43 @@ static bool cleaned_lately(const struct spw__file *f, uint32_t seg)
 	return false;
 }
 
+/* Whether a segment's objects are all ours, written, and not on their way already. */
+static bool movable(const struct spw__file *f, uint32_t seg)
+{
+	uint32_t live = SPW__LOAD(f->live[seg]);
+
+	return live && live < SPW__PIN && !cleaned_lately(f, seg) && spw__seg_exclusive(f->sh, seg, f->proc);
+}
+
+/* The segment that was written first. */
+static uint32_t choose_oldest(struct spw__file *f)
+{
+	uint32_t top = SPW__LOAD(f->top), best = SPW__SEGS_NONE;
+	uint64_t least = UINT64_MAX;
+
+	for (uint32_t i = 0; i < SCAN && i < top; i++) {
+		uint32_t seg = (f->cursor + i) % top;
+		uint64_t gen = spw__seg_generation(f->sh, seg);
+
+		if (gen < least && movable(f, seg)) {
+			best = seg;
+			least = gen;
+		}
+	}
+	if (top)
+		f->cursor = (f->cursor + SCAN) % top;
+	return best;
+}
+
 /* The segment that wins most, of those that win `worth` units. */
 static uint32_t choose(struct spw__file *f, uint32_t worth)
 {
 	uint32_t top = SPW__LOAD(f->top), best = SPW__SEGS_NONE;
 
 	for (uint32_t i = 0; i < SCAN && i < top; i++) {
-		uint32_t seg = (f->cursor + i) % top, live = SPW__LOAD(f->live[seg]), dead = SPW__LOAD(f->dead[seg]);
+		uint32_t seg = (f->cursor + i) % top, dead = SPW__LOAD(f->dead[seg]);
 
-		if (dead >= worth && live && live < SPW__PIN && !cleaned_lately(f, seg) &&
-		    spw__seg_exclusive(f->sh, seg, f->proc)) {
+		if (dead >= worth && movable(f, seg)) {
 			best = seg;
 			worth = dead + 1;
 		}
@@ -88,7 +119,7 @@ static void close_segment(struct spw__file *f)
 }
 
 /* Read back a segment worth cleaning. False if there is none. */
-static bool open_segment(struct spw__file *f)
+static bool open_segment(struct spw__file *f, bool oldest)
 {
 	uint32_t n = f->sh->usable, taken = spw__segs_taken(f->sh), free = n - taken;
 	uint32_t tight = spw__file_reserve(f->sh) + 1, scarce = n / SCARCE > tight ? n / SCARCE : tight;
@@ -103,7 +134,7 @@ static bool open_segment(struct spw__file *f)
 	/* Moves in flight may be what empties a segment. With none, it was left half cleaned. */
 	if (!in_flight(f))
 		memset(f->cleaned, 0, sizeof(f->cleaned));
-	place.seg = choose(f, free <= tight ? WORTH_TIGHT : WORTH);
+	place.seg = oldest ? choose_oldest(f) : choose(f, free <= tight ? WORTH_TIGHT : WORTH);
 	if (place.seg == SPW__SEGS_NONE || spw__plat_commit(data, SPW_FILE_SEGMENT) || !pin(f, place.seg))
 		return false;
 	f->clean_seg = place.seg;
@@ -122,7 +153,8 @@ static bool open_segment(struct spw__file *f)
 	return true;
 }
 
-unsigned spw__file_clean(struct spw_tier *t, spw_entry_t *e, spw_slot_t *s, struct spw_obj *objs, unsigned max)
+unsigned spw__file_clean(struct spw_tier *t, bool oldest, spw_entry_t *e, spw_slot_t *s, struct spw_obj *objs,
+			 unsigned max)
 {
 	struct spw__file *f = spw__file_of(t);
 	uint64_t bad = 0;
@@ -130,7 +162,7 @@ unsigned spw__file_clean(struct spw_tier *t, spw_entry_t *e, spw_slot_t *s, stru
 
 	if (!f->reading) {
 		close_segment(f);
-		f->reading = open_segment(f);
+		f->reading = open_segment(f, oldest);
 	}
 	while (f->reading && n < max) {
 		f->reading = spw__seg_next(&f->reader, &e[n], &s[n], &objs[n], &bad);

@@ -254,7 +254,8 @@ uint64_t spw__file_read_memory(const struct spw__file *f);
 /* Let go of a pin, and of the segment if nothing else of it is ours. */
 void spw__file_unpin(struct spw__file *f, uint32_t seg);
 
-unsigned spw__file_clean(struct spw_tier *t, spw_entry_t *e, spw_slot_t *s, struct spw_obj *objs, unsigned max);
+unsigned spw__file_clean(struct spw_tier *t, bool oldest, spw_entry_t *e, spw_slot_t *s, struct spw_obj *objs,
+			 unsigned max);
 void spw__file_clean_done(struct spw_tier *t);
 
 #endif

@@ -81,10 +81,12 @@ struct spw_tier_ops {
 	 */
 	uint64_t (*life)(struct spw_tier *t, spw_slot_t s);
 	/*
-	 * Cleaning: the emptiest segment's owners, read back. Up to max; data of each is at (*objs)[i]. 0 = nothing worth
-	 * cleaning. Valid until clean_done(t). One thread at a time. The caller moves what is still live.
+	 * Cleaning, when room gets scarce: the owners of the emptiest segment, or (oldest) of the one written first,
+	 * however full. Read back, up to max; data of each is at (*objs)[i]. 0 = nothing worth cleaning. Valid until
+	 * clean_done(t). One thread at a time. The caller moves what is still live, of the oldest to another tier.
 	 */
-	unsigned (*clean)(struct spw_tier *t, spw_entry_t *e, spw_slot_t *s, struct spw_obj *objs, unsigned max);
+	unsigned (*clean)(struct spw_tier *t, bool oldest, spw_entry_t *e, spw_slot_t *s, struct spw_obj *objs,
+			  unsigned max);
 	void (*clean_done)(struct spw_tier *t);
 
 	/* Both shapes. free never fails and never sleeps; entry locked or not. */

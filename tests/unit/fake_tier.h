@@ -50,6 +50,7 @@ struct fake_tier {
 	void (*after_get)(void *arg); /* and at its end */
 	void *in_get_arg;             /* of both */
 	unsigned clean_below;         /* clean() names the objects below this address */
+	bool asked_oldest;            /* by the last clean() */
 	unsigned forks, fork_fails, children;
 };
 
@@ -238,10 +239,13 @@ static uint64_t fake_life(struct spw_tier *t, spw_slot_t s)
 	return fake_of(t)->object[fake_index(s)].life;
 }
 
-static unsigned fake_clean(struct spw_tier *t, spw_entry_t *e, spw_slot_t *s, struct spw_obj *objs, unsigned max)
+static unsigned fake_clean(struct spw_tier *t, bool oldest, spw_entry_t *e, spw_slot_t *s, struct spw_obj *objs,
+			   unsigned max)
 {
 	struct fake_tier *f = fake_of(t);
 	unsigned n = 0;
+
+	f->asked_oldest = oldest;
 
 	for (unsigned at = 0; at < f->clean_below && n < max; at++) {
 		if (!f->object[at].used)

@@ -412,7 +412,7 @@ static bool clean(struct rig *r)
 	static spw_entry_t e[256];
 	static spw_slot_t s[256];
 	static struct spw_obj objs[256];
-	unsigned n = r->t->ops->clean(r->t, e, s, objs, 256);
+	unsigned n = r->t->ops->clean(r->t, false, e, s, objs, 256);
 	struct spw_segment *g = NULL;
 	bool moved = false;
 
@@ -1118,7 +1118,7 @@ static void test_cleaning_goes_on_to_the_next(void **state)
 		struct spw_segment *g;
 		spw_slot_t to;
 
-		assert_true(r->t->ops->clean(r->t, e, s, objs, 256) > 0);
+		assert_true(r->t->ops->clean(r->t, false, e, s, objs, 256) > 0);
 		segment[k] = spw__slot_offset(s[0]) / SPW_FILE_SEGMENT;
 		for (unsigned i = 0; i < k; i++)
 			assert_int_not_equal(segment[i], segment[k]);
@@ -1130,6 +1130,56 @@ static void test_cleaning_goes_on_to_the_next(void **state)
 	}
 	r->fake.hold = false;
 	submit(r, NULL);
+	drop_all(r);
+	rig_close(r);
+}
+
+static uint64_t segment_of(spw_slot_t s)
+{
+	return spw__slot_offset(s) / SPW_FILE_SEGMENT;
+}
+
+static unsigned live_in(const struct rig *r, uint64_t segment)
+{
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < r->n; i++)
+		n += r->objects[i].written && segment_of(r->objects[i].slot) == segment;
+	return n;
+}
+
+/* With room below, segments are named in the order in which they were written, full as they are; with room here, none. */
+static void test_the_oldest_goes_first(void **state)
+{
+	struct rig *r = rig_new(3000, 1200, 1530);
+	static spw_entry_t e[256];
+	static spw_slot_t s[256];
+	static struct spw_obj objs[256];
+	uint32_t oldest = 0;
+
+	(void)state;
+	rig_open(r, (struct spw_file_layout){.max_bytes = 4 * MIB, .encrypt = true}, NULL);
+	assert_int_equal(write_range(r, 0, 500), 0);
+	assert_int_equal(r->t->ops->clean(r->t, true, e, s, objs, 256), 0);
+	assert_int_equal(write_range(r, 500, r->n), -ENOSPC);
+	for (unsigned n, segments = 0; (n = r->t->ops->clean(r->t, true, e, s, objs, 256)) > 0; segments++) {
+		uint64_t segment = segment_of(r->objects[oldest].slot);
+
+		/* Some batches at a time; it goes as a whole. */
+		for (; n > 0; n = live_in(r, segment) ? r->t->ops->clean(r->t, true, e, s, objs, 256) : 0) {
+			for (unsigned i = 0; i < n; i++) {
+				assert_int_equal(segment_of(s[i]), segment);
+				drop(r, e[i].idx); /* it is elsewhere now */
+			}
+			r->t->ops->clean_done(r->t);
+		}
+		assert_int_equal(live_in(r, segment), 0);
+		while (!r->objects[oldest].written)
+			oldest++;
+		assert_true(segments < 8); /* then there is room again */
+	}
+	assert_true(oldest > 0);
+	check_all(r);
 	drop_all(r);
 	rig_close(r);
 }
@@ -1615,6 +1665,7 @@ int main(void)
 		cmocka_unit_test(test_fork_failed),
 		cmocka_unit_test(test_shared_segments_are_not_cleaned),
 		cmocka_unit_test(test_cleaning_goes_on_to_the_next),
+		cmocka_unit_test(test_the_oldest_goes_first),
 		cmocka_unit_test(test_reap_after_kill),
 		cmocka_unit_test(test_reap_beside_a_survivor),
 		cmocka_unit_test(test_reap_lets_writes_rest),

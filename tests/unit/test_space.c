@@ -995,6 +995,37 @@ static void cleaning_moves_what_is_still_live(void **state)
 	assert_int_equal(spw_clean(b->sp, b->w), -ENOSPC);
 }
 
+static void cleaning_moves_the_oldest_down(void **state)
+{
+	struct bench *b = *state;
+	struct fake_tier *twin = add_tier(b, true, 2, 5), *slow = add_tier(b, true, 3, 4);
+	spw_entry_t e[3];
+
+	for (unsigned i = 0; i < 3; i++)
+		e[i] = stored(b, TEXT, i);
+	assert_int_equal(start(b), 3);
+	assert_int_equal(finish(b, 0), 3);
+	assert_int_equal(b->file->live, 3);
+	b->file->clean_below = 2;
+	assert_int_equal(spw_clean(b->sp, b->w), 2);
+	assert_true(b->file->asked_oldest);
+	assert_int_equal(finish(b, 0), 2);
+	assert_int_equal(b->file->live, 1);
+	assert_int_equal(slow->live, 2); /* a tier of the same priority is not below */
+	assert_int_equal(twin->live, 0);
+
+	/* Without room there, it is cleaned for its own sake. */
+	slow->fail_begin = -ENOSPC;
+	b->file->clean_below = 3;
+	assert_int_equal(spw_clean(b->sp, b->w), 1);
+	assert_false(b->file->asked_oldest);
+	assert_int_equal(finish(b, 0), 1);
+	assert_int_equal(b->file->live, 1);
+	for (unsigned i = 0; i < 3; i++)
+		check(b, e[i], TEXT, i);
+	spw_free(b->sp, e, 3);
+}
+
 /* ---- reads that sleep ---- */
 
 struct during {
@@ -1457,6 +1488,7 @@ int main(void)
 		CASE(what_was_read_has_a_second_chance),
 		CASE(compaction_moves_objects_under_their_entries),
 		CASE(cleaning_moves_what_is_still_live),
+		CASE(cleaning_moves_the_oldest_down),
 		CASE(a_read_of_what_changed_meanwhile_begins_again),
 		CASE(an_error_of_what_changed_meanwhile_is_none),
 		CASE(an_error_of_a_slot_that_was_reused_meanwhile_is_none),

@@ -382,6 +382,9 @@ static void work(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t
 			;
 	r->dry = r->starved ? r->dry + (r->dry < DRY_MOST) : 0;
 	r->dry_cost = time_run() - began;
+	/* While the pool overflows, what is oldest on a file makes room for it by going further down. */
+	if (a->draining && a->tiers.files > 1)
+		spw_clean(a->space, a->reclaim_work);
 	r->draining = a->tiers.draining && spw__tiers_drain(a, spw__plat_now_ns() + MS);
 	spw_compact(a->space, SPW_FRAMES_BATCH);
 	spw__publish(a, now);
