@@ -9,7 +9,7 @@ begin() {
 	cat >"$T/hold.py" <<-'END'
 		import random, select, sys
 		random.seed(1)
-		n = 24000
+		n = 10000
 		held = [bytes([i % 251]) * 1300 + random.randbytes(700) + bytes(2000) + i.to_bytes(8, "little") for i in range(n)]
 		open(sys.argv[2], "w").write("x")
 		stop = open(sys.argv[1])
@@ -18,7 +18,7 @@ begin() {
 		        assert held[i][-8:] == i.to_bytes(8, "little") and held[i][5] == i % 251
 		print("right")
 	END
-	"$SPILLWAY" run --ram 40M --swap zswap,size=8M "$@" --stats "$T/stats" -- python3 "$T/hold.py" "$T/stop" "$T/ready" \
+	"$SPILLWAY" run --ram 28M --swap zswap,size=5M "$@" --stats "$T/stats" -- python3 "$T/hold.py" "$T/stop" "$T/ready" \
 		>"$T/out" 2>"$T/err" 8>&- &
 	run=$!
 	read -r -n 1 <"$T/ready"
@@ -40,7 +40,7 @@ said() { run --separate-stderr -"$1" timeout 60 "$SPILLWAY" "${@:3}"; echo "stde
 	begin --swap file,size=200M
 	local pid=$run
 	run -0 "$SPILLWAY" list
-	[[ $output == *"$pid"*"40.0 MiB"*python3* ]]
+	[[ $output == *"$pid"*"28.0 MiB"*python3* ]]
 	run=$pid
 	[ "$("$SPILLWAY" list --json "$run" | jq -c '[.tiers[].name]')" = '["zswap","file"]' ]
 	[ "$(tier file .pages)" -gt 0 ]
@@ -113,8 +113,8 @@ until_is() {
 	local pid=$run
 	"$SPILLWAY" set "$pid" --ram 100M
 	[ "$("$SPILLWAY" list --json "$pid" | jq .ram_limit_bytes)" -eq $((100 << 20)) ]
-	"$SPILLWAY" set "$pid" --ram=40M
-	[ "$("$SPILLWAY" list --json "$pid" | jq .ram_limit_bytes)" -eq $((40 << 20)) ]
+	"$SPILLWAY" set "$pid" --ram=28M
+	[ "$("$SPILLWAY" list --json "$pid" | jq .ram_limit_bytes)" -eq $((28 << 20)) ]
 	said 125 "the least is 16M" set "$pid" --ram 8M
 	run=$pid
 	finish
@@ -147,7 +147,7 @@ until_is() {
 	run --separate-stderr -125 setpriv --reuid 4321 --regid 4321 --clear-groups "$SPILLWAY" set "$pid" --ram 64M
 	[[ $stderr == *"another user's process"* ]]
 	run=$pid
-	[ "$("$SPILLWAY" list --json "$pid" | jq .ram_limit_bytes)" -eq $((40 << 20)) ]
+	[ "$("$SPILLWAY" list --json "$pid" | jq .ram_limit_bytes)" -eq $((28 << 20)) ]
 	finish
 }
 
