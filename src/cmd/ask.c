@@ -15,14 +15,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "cmd/help.h"
 #include "cmd/options.h"
-#include "cmd/procfs.h"
 #include "cmd/say.h"
 #include "cmd/serve.h"
+
+static const struct timeval patience = {.tv_sec = 5};
 
 /* The number, in that process, of the socket's descriptor. -ENOENT: it has none; else -errno. */
 static int find_socket(pid_t pid)
@@ -57,6 +59,10 @@ static int connect_to(pid_t pid)
 		return n;
 	snprintf(un.sun_path, sizeof(un.sun_path), "/proc/%d/fd/%d", pid, n);
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (fd >= 0) { /* a run that is stopped does not answer */
+		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	}
 	if (fd >= 0 && !connect(fd, (struct sockaddr *)&un, sizeof(un)))
 		return fd;
 	int err = errno;
@@ -86,6 +92,7 @@ static int open_run(const char *text, int *fd)
 static json_t *next_answer(int fd)
 {
 	static char text[1u << 16];
+	errno = 0;
 	ssize_t n = recv(fd, text, sizeof(text), 0);
 
 	return n > 0 ? json_loadb(text, (size_t)n, 0, NULL) : NULL;
@@ -104,6 +111,8 @@ static void show_progress(const json_t *a, const char *what)
 /* Takes the request over. 0 with the last answer in *out (if that is not NULL), or SPW_EXIT_FAILED with the line said. */
 static int request(int fd, json_t *r, const char *what, json_t **out)
 {
+	if (!r)
+		return spw__fail("%s: not UTF-8, in which requests are made", what);
 	char *text = json_dumps(r, JSON_COMPACT);
 	bool shown = false, sent = text && send(fd, text, strlen(text), MSG_NOSIGNAL) >= 0;
 	json_t *a = NULL;
@@ -119,7 +128,9 @@ static int request(int fd, json_t *r, const char *what, json_t **out)
 	if (shown)
 		fputs("\r\033[K", stderr);
 	if (!a)
-		return spw__fail("%s: the run has ended", what);
+		return spw__fail(errno == EAGAIN ? "%s: the run does not answer; is it stopped?"
+						 : "%s: the run has ended",
+				 what);
 	const char *error = json_string_value(json_object_get(a, "error"));
 	int failed = error ? spw__fail("%s", error) : 0;
 	if (out && !failed)
@@ -172,7 +183,7 @@ int spw__swapon(char **argv)
 
 int spw__swapoff(char **argv)
 {
-	char path[PATH_MAX];
+	char path[PATH_MAX], cwd[PATH_MAX], here[2 * PATH_MAX];
 	int fd;
 
 	if (wants_help(argv))
@@ -180,9 +191,14 @@ int spw__swapoff(char **argv)
 	if (!argv[0] || !argv[1] || argv[2])
 		return spw__fail("say spillway swapoff PID TIER; `spillway list PID` names the tiers");
 	int failed = open_run(argv[0], &fd);
-	/* A path of here, if there is such a file. */
-	const char *name = !access(argv[1], F_OK) && realpath(argv[1], path) ? path : argv[1];
-	return failed ? failed : request(fd, json_pack("{s:s, s:s}", "do", "swapoff", "tier", name), argv[1], NULL);
+	if (failed)
+		return failed;
+	/* A name as list shows it, or a path of here. */
+	snprintf(here, sizeof(here), "%s/%s", getcwd(cwd, sizeof(cwd)) ? cwd : "", argv[1]);
+	return request(fd,
+		       json_pack("{s:s, s:[s, s, s]}", "do", "swapoff", "tier", argv[1], here,
+				 realpath(argv[1], path) ? path : argv[1]),
+		       argv[1], NULL);
 }
 
 int spw__set(char **argv)
@@ -212,14 +228,13 @@ static const char *size_of(const json_t *o, const char *key, char text[32])
 
 static void print_run(const json_t *run)
 {
-	struct spw_stat st = {.comm = "?"};
 	char a[32], b[32], c[32];
 
-	spw__proc_stat((pid_t)json_integer_value(json_object_get(run, "program")), &st);
 	printf("%-9lld %-12s %-12s %-12s %-10lld %s\n", json_integer_value(json_object_get(run, "pid")),
 	       size_of(run, "ram_limit_bytes", a), size_of(run, "resident_bytes", b),
 	       spw__size_text((uint64_t)json_integer_value(json_object_get(run, "swapped_pages")) * SPW_PAGE, c),
-	       json_integer_value(json_object_get(run, "processes")), st.comm);
+	       json_integer_value(json_object_get(run, "processes")),
+	       json_string_value(json_object_get(run, "program")));
 }
 
 static void print_tiers(const json_t *run)
@@ -237,11 +252,15 @@ static void print_tiers(const json_t *run)
 		json_integer_value(json_object_get(t, "pages")), json_string_value(json_object_get(t, "name")));
 }
 
-static json_t *ask_one(int fd, const char *what)
+static json_t *ask_one(int fd, const char *pid)
 {
 	json_t *run = NULL;
 
-	return request(fd, json_pack("{s:s}", "do", "list"), what, &run) ? NULL : run;
+	if (request(fd, json_pack("{s:s}", "do", "list"), pid, &run))
+		return NULL;
+	/* In a pid namespace it knows itself by another. */
+	json_object_set_new(run, "pid", json_integer(atoi(pid)));
+	return run;
 }
 
 /* Every run that this user may ask. */

@@ -228,10 +228,13 @@ static void let_go(const struct run *r)
 	}
 }
 
-/* What the terminal sends has gone to the whole foreground group, the program too; only the rest is passed on. */
+/*
+ * What the terminal sends has gone to the whole foreground group, the program too; and what this process has raised
+ * itself, by writing to a pipe that nobody reads, is its own. Only the rest is passed on.
+ */
 static void relay(const struct run *r, const struct signalfd_siginfo *info)
 {
-	if (info->ssi_signo != SIGCHLD && info->ssi_code != SI_KERNEL)
+	if (info->ssi_signo != SIGCHLD && info->ssi_code != SI_KERNEL && info->ssi_pid != (uint32_t)getpid())
 		kill(r->program, (int)info->ssi_signo);
 }
 
@@ -346,14 +349,14 @@ static int start(struct run *r)
 			   : zswap && zswap->size.unit == SPW_AMOUNT_PERCENT ? (unsigned)zswap->size.value
 									     : 0;
 
-	r->serve = (struct spw_serve){.tree = &r->tree, .zswap_percent = percent};
+	r->serve = (struct spw_serve){.tree = &r->tree, .zswap_percent = percent, .zswap_bytes = r->zswap};
 	spw__serve_open(&r->serve);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	r->program = spw__launch(&l);
 	if (r->program < 0)
 		return -r->program;
 	let_go(r);
-	if (spw__tree_open(&r->tree, &r->region, &r->swaps, r->program)) {
+	if (spw__tree_open(&r->tree, &r->region, &r->swaps, r->program, r->o.program[0])) {
 		spw__tree_kill();
 		return spw__fail("no memory to supervise with");
 	}

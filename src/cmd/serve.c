@@ -29,6 +29,7 @@
 #include "cmd/stats.h"
 
 #define TELL_NS    100000000ull
+#define IDLE_NS    1000000000ull
 #define GIVE_UP_NS 2000000000ull /* without a page less; room may come free meanwhile */
 
 static uint64_t now(void)
@@ -100,6 +101,8 @@ static void hang_up(struct spw_serve *s, struct spw_client *c)
 /* Takes the object over. False: the client is gone, or does not read. */
 static bool tell(struct spw_client *c, json_t *message)
 {
+	if (!message)
+		message = json_pack("{s:s}", "error", "refused; the reason is not UTF-8");
 	char *text = json_dumps(message, JSON_COMPACT);
 	bool told = text && send(c->fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
 
@@ -130,16 +133,21 @@ static void do_set(struct spw_serve *s, struct spw_client *c, const json_t *requ
 {
 	struct spw_ctl *ctl = s->tree->region->ctl;
 	uint64_t ram = (uint64_t)json_integer_value(json_object_get(request, "ram"));
-	char a[32];
+	char a[32], b[32];
 
 	if (ram < SPW_RAM_LEAST) {
 		refuse(s, c, "a cap of %s is too small to work in; the least is 16M", spw__size_text(ram, a));
 		return;
 	}
+	if (ram > ctl->memory_bytes) {
+		refuse(s, c, "a cap of %s is more than there is, %s", spw__size_text(ram, a),
+		       spw__size_text(ctl->memory_bytes, b));
+		return;
+	}
 	if (s->zswap_percent)
 		__atomic_store_n(&ctl->zswap_bytes, ram / 100 * s->zswap_percent, __ATOMIC_RELAXED);
-	else if (ctl->zswap_bytes > ram)
-		__atomic_store_n(&ctl->zswap_bytes, ram, __ATOMIC_RELAXED);
+	else
+		__atomic_store_n(&ctl->zswap_bytes, s->zswap_bytes < ram ? s->zswap_bytes : ram, __ATOMIC_RELAXED);
 	spw__tree_limit(s->tree, ram);
 	spw__tree_kick(s->tree);
 	answer(s, c, json_pack("{s:b, s:I}", "ok", 1, "ram_limit_bytes", (json_int_t)ram));
@@ -206,10 +214,22 @@ static uint64_t counted(const struct spw_ctl *ctl)
 	return pages;
 }
 
+/* The place that has the first of these names that any has. */
+static struct spw_swap_place *named(const struct spw_serve *s, const json_t *names)
+{
+	struct spw_swap_place *p = NULL;
+	const json_t *name;
+	size_t i;
+
+	json_array_foreach(names, i, name) p =
+		p || !json_string_value(name) ? p : spw__swaps_find(s->tree->swaps, json_string_value(name));
+	return p;
+}
+
 static void do_swapoff(struct spw_serve *s, struct spw_client *c, const json_t *request)
 {
-	const char *name = json_string_value(json_object_get(request, "tier"));
-	struct spw_swap_place *p = spw__swaps_find(s->tree->swaps, name ? name : "");
+	const char *name = json_string_value(json_array_get(json_object_get(request, "tier"), 0));
+	struct spw_swap_place *p = named(s, json_object_get(request, "tier"));
 	const struct spw_ctl *ctl = s->tree->swaps->ctl;
 	char a[32], b[32];
 
@@ -277,8 +297,11 @@ static void receive(struct spw_serve *s, struct spw_client *c)
 	char text[SPW_SERVE_BYTES];
 	ssize_t got = recv(c->fd, text, sizeof(text), MSG_DONTWAIT);
 
-	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+	if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+		if (!c->leave && now() - c->since_ns > IDLE_NS)
+			hang_up(s, c);
 		return;
+	}
 	if (got <= 0 || c->leave) {
 		hang_up(s, c);
 		return;
@@ -313,7 +336,7 @@ static void accept_one(struct spw_serve *s)
 
 		if (c->fd >= 0)
 			continue;
-		*c = (struct spw_client){.fd = fd};
+		*c = (struct spw_client){.fd = fd, .since_ns = now()};
 		if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) || (who.uid && who.uid != geteuid()))
 			refuse(s, c, "this run is another user's");
 		return;

@@ -16,6 +16,7 @@
 
 struct spw_client {
 	int fd;                       /* -1: none */
+	uint64_t since_ns;            /* when it came: it has a second to ask */
 	struct spw_swap_place *leave; /* what it has asked to take away */
 	uint64_t pages;               /* that were on it then */
 	uint64_t least, least_ns;     /* that were on it at the least, and since when */
@@ -27,6 +28,7 @@ struct spw_serve {
 	int name_fd;   /* the socket's inode, by which clients connect */
 	struct spw_tree *tree;
 	unsigned zswap_percent; /* of the cap, when it changes; 0: the pool's limit was given in bytes */
+	uint64_t zswap_bytes;   /* which, then, it is as far as the cap allows */
 	struct spw_client client[SPW_SERVE_CLIENTS];
 };
 

@@ -131,7 +131,8 @@ json_t *spw__stats_live(const struct spw_tree *t)
 
 	json_object_set_new(o, "ok", json_true());
 	json_object_set_new(o, "pid", json_integer(ctl->supervisor_pid));
-	json_object_set_new(o, "program", json_integer(t->program));
+	json_object_set_new(o, "program", json_string(t->name));
+	json_object_set_new(o, "program_pid", json_integer(t->program));
 	json_object_set_new(o, "ram_limit_bytes", number(LOAD(ctl->ram_limit_bytes)));
 	json_object_set_new(o, "resident_bytes", number(LOAD(ctl->tree_bytes)));
 	json_object_set_new(o, "swapped_pages", number(s.swapped_pages));

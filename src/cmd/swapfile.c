@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -189,6 +190,8 @@ static int open_existing(const struct spw_swap *o, bool quiet, struct spw_swapfi
 	failed = check_private(o, &a, s->path);
 	if (failed)
 		return failed;
+	/* It was ours alone; from now on every process that has pages there holds it too, and may outlive this one. */
+	flock(s->fd, LOCK_SH);
 	if (!a.device && in_ram(s->fd) && !quiet)
 		spw__say("%s is in memory (tmpfs), which the cap does not count", what);
 	return a.bytes ? use_existing(o, &a, s) : format_new(o, s);

@@ -7,6 +7,7 @@
 #include "cmd/swaps.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -38,6 +39,11 @@ static void name_place(struct spw_swaps *s, struct spw_swap_place *p, const stru
 	snprintf(name, sizeof(name), "%s", swap->path ? swap->path : "file");
 	for (unsigned n = 2; !swap->path && find(s, name); n++)
 		snprintf(name, sizeof(name), "file.%u", n);
+	/* Names go into JSON. */
+	json_t *valid = json_string(name);
+	for (char *at = name; !valid && *at; at++)
+		*at = (unsigned char)*at < 0x80 ? *at : '?';
+	json_decref(valid);
 	memcpy(p->name, name, sizeof(name));
 }
 

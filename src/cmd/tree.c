@@ -168,17 +168,23 @@ static bool ready(const struct spw_tree *t, const struct spw_process *p)
 }
 
 /* Give back what the process of record i held. The pid goes last: from then on the record is another's to claim. */
-static void release(const struct spw_tree *t, unsigned i)
+static void give_back(const struct spw_tree *t, unsigned i)
 {
 	struct spw_ctl_proc *r = &t->region->ctl->proc[i];
 
-	if (r->pid == t->program)
-		return; /* what it held at its end is for the statistics, which end with it */
 	spw__swaps_reap(t->swaps, i);
 	__atomic_store_n(&r->flags, 0, __ATOMIC_RELAXED);
 	memset((char *)r + offsetof(struct spw_ctl_proc, start_time), 0,
 	       sizeof(*r) - offsetof(struct spw_ctl_proc, start_time));
 	__atomic_store_n(&r->pid, 0, __ATOMIC_RELEASE);
+}
+
+/* The process of record i has ended. */
+static void release(const struct spw_tree *t, unsigned i)
+{
+	/* What the program held at its end is for the statistics, which end with it. */
+	if (t->region->ctl->proc[i].pid != t->program)
+		give_back(t, i);
 }
 
 /* Match records with processes: new ones are added, those of dead ones released. */
@@ -269,6 +275,27 @@ static bool newborn(struct spw_tree *t, const struct spw_process *p)
 	return t->now_ns - p->exe_since_ns < NEWBORN_NS || syscall(SYS_kcmp, p->pid, parent->pid, KCMP_VM, 0, 0) == 0;
 }
 
+/* What it has executed has no agent: what the agent of the program before held is nobody's. */
+static void disown(const struct spw_tree *t, struct spw_process *p)
+{
+	if (p->record != NO_RECORD)
+		give_back(t, (unsigned)p->record);
+	p->record = NO_RECORD;
+}
+
+/* It has executed another program, whose agent, if it gets one, says so itself. */
+static void await_agent(const struct spw_tree *t, const struct spw_process *p)
+{
+	struct spw_ctl_proc *r = record(t, p);
+
+	if (!r || spw__proc_maps(p->pid, SPW_AGENT_NAME))
+		return;
+	__atomic_fetch_and(&r->flags, ~(SPW_PROC_READY | SPW_PROC_ARMED), __ATOMIC_ACQ_REL);
+	/* Should it have come in between, it has said so in vain. */
+	if (spw__proc_maps(p->pid, SPW_AGENT_NAME))
+		__atomic_fetch_or(&r->flags, SPW_PROC_READY, __ATOMIC_RELEASE);
+}
+
 /* Settle whether the process runs under the cap. */
 static void classify(struct spw_tree *t, struct spw_process *p)
 {
@@ -283,19 +310,22 @@ static void classify(struct spw_tree *t, struct spw_process *p)
 		if (!spw__proc_stat(p->pid, &st))
 			memcpy(p->comm, st.comm, sizeof(p->comm));
 		/* what its agent signed in was the program before exec */
+		await_agent(t, p);
 		if (!cappable(t, p) && !spw__proc_maps(p->pid, SPW_AGENT_NAME)) {
-			if (p->record != NO_RECORD)
-				release(t, (unsigned)p->record);
-			p->record = NO_RECORD;
+			disown(t, p);
 			uncap(t, p);
 		}
 	}
 	if (ready(t, p) || p->uncapped)
 		return;
 	const struct spw_ctl_proc *r = record(t, p);
-	if ((r && (__atomic_load_n(&r->flags, __ATOMIC_ACQUIRE) & SPW_PROC_REFUSED)) ||
-	    (t->now_ns - p->exe_since_ns > SIGN_IN_NS && !newborn(t, p)))
-		uncap(t, p);
+	bool refused = r && __atomic_load_n(&r->flags, __ATOMIC_ACQUIRE) & SPW_PROC_REFUSED;
+
+	if (!refused && (t->now_ns - p->exe_since_ns <= SIGN_IN_NS || newborn(t, p)))
+		return;
+	if (!refused && !spw__proc_maps(p->pid, SPW_AGENT_NAME))
+		disown(t, p);
+	uncap(t, p);
 }
 
 static void note_uncapped_peak(struct spw_tree *t, const struct spw_process *p)
@@ -417,11 +447,12 @@ static void note_peaks(struct spw_tree *t, uint64_t bytes)
 		t->peak = sum;
 }
 
-int spw__tree_open(struct spw_tree *t, const struct spw_region *r, struct spw_swaps *s, pid_t program)
+int spw__tree_open(struct spw_tree *t, const struct spw_region *r, struct spw_swaps *s, pid_t program, const char *name)
 {
 	*t = (struct spw_tree){.region = r,
 			       .swaps = s,
 			       .program = program,
+			       .name = name,
 			       .own_statm = spw__proc_open_statm(getpid()),
 			       .last_ns = now()};
 	t->verdict = calloc(VERDICTS, sizeof(*t->verdict));

@@ -26,6 +26,7 @@ struct spw_tree {
 	const struct spw_region *region;
 	struct spw_swaps *swaps;
 	pid_t program;
+	const char *name;            /* of the program, as it was called */
 	struct spw_process *process; /* known ones */
 	unsigned processes, room;
 	int own_statm; /* of this process, which counts too */
@@ -43,7 +44,8 @@ struct spw_tree {
 };
 
 /* 0 or -ENOMEM. program: the process at the top. */
-int spw__tree_open(struct spw_tree *t, const struct spw_region *r, struct spw_swaps *s, pid_t program);
+int spw__tree_open(struct spw_tree *t, const struct spw_region *r, struct spw_swaps *s, pid_t program,
+		   const char *name);
 
 /*
  * Account once: read what every process takes, give back what dead ones held, set the targets. `changed` says that

@@ -34,7 +34,23 @@ finish() {
 }
 
 tier() { "$SPILLWAY" list --json "$run" | jq -r --arg name "$1" ".tiers[]|select(.name == \$name)|$2"; }
-said() { run --separate-stderr -"$1" timeout 60 "$SPILLWAY" "${@:3}"; echo "stderr: $stderr"; [[ $stderr == *"$2"* ]]; }
+# said STATUS TEXT ARG...: as fails, of a subcommand that $run is asked by.
+said() {
+	local pid=$run
+	run --separate-stderr -"$1" timeout 60 "$SPILLWAY" "${@:3}"
+	run=$pid
+	echo "stderr: $stderr"
+	[[ $stderr == *"$2"* ]]
+}
+
+# Poll, for what another process does.
+until_is() {
+	for _ in $(seq 1000); do
+		[ "$(tier "$1" "$2")" = "$3" ] && return
+		sleep 0.01
+	done
+	return 1
+}
 
 @test "list shows a run, its cap and its tiers" {
 	begin --swap file,size=200M
@@ -73,19 +89,10 @@ said() { run --separate-stderr -"$1" timeout 60 "$SPILLWAY" "${@:3}"; echo "stde
 	finish
 }
 
-# Poll, for what another process does.
-until_is() {
-	for _ in $(seq 1000); do
-		[ "$(tier "$1" "$2")" = "$3" ] && return
-		sleep 0.01
-	done
-	return 1
-}
-
 @test "swapoff that is interrupted leaves the tier in use" {
 	begin --swap file,size=200M --swap file,size=200M
 	local program asking
-	program=$("$SPILLWAY" list --json "$run" | jq .program)
+	program=$("$SPILLWAY" list --json "$run" | jq .program_pid)
 	# Nobody empties it meanwhile.
 	kill -STOP "$program"
 	"$SPILLWAY" swapoff "$run" file 8>&- &
@@ -131,6 +138,53 @@ until_is() {
 	said 125 "say spillway set PID --ram SIZE" set "$pid"
 	said 125 "say spillway swapoff PID TIER" swapoff "$pid"
 	run=$pid
+	finish
+}
+
+@test "a file is let go by a process that has executed a program without an agent" {
+	cat >"$T/exec.py" <<-'END'
+		import os, mmap, random, sys
+		m = mmap.mmap(-1, 32 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+		for i in range(0, 32 << 20, 4096):
+		    m[i:i + 1500] = random.randbytes(1500)
+		os.execve("/bin/sleep", ["sleep", "60"], {})
+	END
+	"$SPILLWAY" run --quiet --ram 24M --swap zswap,size=2M --swap file,size=100M -- python3 "$T/exec.py" &
+	run=$!
+	until_is file .state on
+	until_is file '(.pages > 0)' true
+	until_is file .pages 0
+	timeout 30 "$SPILLWAY" swapoff "$run" file
+	kill "$run"
+	wait "$run" || true
+}
+
+@test "a name of here does not hide a name of the run's" {
+	begin --swap file,size=100M --swap file,size=100M
+	cd "$T"
+	touch file.2
+	"$SPILLWAY" swapoff "$run" file.2
+	(umask 077 && : >real && ln -s real link)
+	"$SPILLWAY" swapon "$run" file:link,size=8M
+	"$SPILLWAY" swapoff "$run" link
+	[ "$("$SPILLWAY" list --json "$run" | jq -c '[.tiers[].name]')" = '["zswap","file"]' ]
+	finish
+}
+
+@test "a run that is stopped does not hold up list" {
+	begin --swap file,size=100M
+	kill -STOP "$run"
+	said 125 "does not answer" list "$run"
+	kill -CONT "$run"
+	finish
+}
+
+@test "set down and up again gives the pool its size back" {
+	begin --swap file,size=100M
+	"$SPILLWAY" set "$run" --ram 16M
+	"$SPILLWAY" set "$run" --ram 64M
+	[ "$(tier zswap .capacity_bytes)" -eq $((5 << 20)) ]
+	said 125 "is more than there is" set "$run" --ram 1E
 	finish
 }
 

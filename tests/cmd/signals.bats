@@ -65,3 +65,17 @@ waits_for() {
 	timeout 30 cat <&9 # ends when the last holder of the other side is gone
 	[ ! -e "/proc/$program" ] || grep -q '^State:.*Z' "/proc/$program/status"
 }
+
+@test "a line that nobody reads ends nobody" {
+	(
+		spillway run --ram 24M --swap zswap,size=2M -- sh -c 'exec >/dev/null 2>&1; exec python3 -c "
+import random
+held = [random.randbytes(4096) for i in range(16000)]"'
+		echo $? >"$T/status"
+	) 2>&1 >/dev/null | true
+	for _ in $(seq 3000); do
+		[ -s "$T/status" ] && break
+		sleep 0.01
+	done
+	[ "$(cat "$T/status")" -eq 0 ]
+}

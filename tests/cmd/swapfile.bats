@@ -275,3 +275,31 @@ bad_pages() {
 	spillway mkswap --size 64K "$T/s"
 	fails 125 "too small; a swapfile has 1 MiB or more" run --ram 64M --swap "file:$T/s" -- true
 }
+
+@test "a file that children of an ended run have pages on is not free" {
+	"$SPILLWAY" mkswap --size 100M "$T/s"
+	mkfifo "$T/go"
+	cat >"$T/left.py" <<-'END'
+		import mmap, os, random, sys
+		if os.fork():
+		    os._exit(0 if os.read(os.open(sys.argv[1] + "/ready", os.O_RDONLY), 1) else 1)
+		os.setsid()
+		m = mmap.mmap(-1, 48 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+		page = lambda i: random.Random(i).randbytes(1500)
+		for i in range(0, len(m), 4096):
+		    m[i:i + 1500] = page(i)
+		open(sys.argv[1] + "/ready", "w").write("x")
+		open(sys.argv[1] + "/go").read()
+		print(all(m[i:i + 1500] == page(i) for i in range(0, len(m), 4096)), flush=True)
+	END
+	mkfifo "$T/ready"
+	"$SPILLWAY" run --quiet --ram 24M --swap zswap,size=2M --swap "file:$T/s" -- python3 "$T/left.py" "$T" >"$T/out"
+	fails 125 "in use by a spillway run" run --ram 24M --swap "file:$T/s" -- true
+	fails 125 "in use by a spillway run" mkswap --force "$T/s"
+	echo >"$T/go"
+	for _ in $(seq 3000); do
+		[ -s "$T/out" ] && break
+		sleep 0.01
+	done
+	[ "$(cat "$T/out")" = True ]
+}

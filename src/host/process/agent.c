@@ -237,6 +237,8 @@ int spw__agent_arm(struct spw__agent *a)
 		__atomic_fetch_or(&a->rec->flags, SPW_PROC_ARMED, __ATOMIC_RELAXED);
 		return 0;
 	}
+	for (unsigned i = 0; i < SPW_CTL_TIERS; i++)
+		__atomic_store_n(&a->rec->part[i].generation, 0, __ATOMIC_RELEASE);
 	__atomic_fetch_or(&a->rec->flags, SPW_PROC_REFUSED, __ATOMIC_RELAXED);
 	if (!a->ctl->best_effort)
 		spw__say("process %u cannot be capped (error %u); run `spillway doctor`",
@@ -320,9 +322,14 @@ int spw__agent_enlist(struct spw__agent *a)
 
 void spw__agent_inherit(struct spw__agent *a)
 {
+	int32_t reserved = -__atomic_load_n(&a->rec->pid, __ATOMIC_RELAXED);
+
 	a->rec = &a->ctl->proc[a->slot];
+	/* When the parent has been killed since, its reservation is gone, and the record may be another's. */
+	if (!__atomic_compare_exchange_n(&a->rec->pid, &reserved, outer_pid(), false, __ATOMIC_ACQ_REL,
+					 __ATOMIC_RELAXED))
+		spw__agent_die("lost its parent during a fork", 0);
 	__atomic_store_n(&a->rec->own_pid, (int32_t)spw__sys0(SYS_getpid), __ATOMIC_RELAXED);
-	__atomic_store_n(&a->rec->pid, outer_pid(), __ATOMIC_RELEASE);
 	__atomic_add_fetch(&a->ctl->total.processes, 1, __ATOMIC_RELAXED);
 }
 

@@ -93,10 +93,11 @@ static bool writeback(struct spw__agent *a)
 
 /*
  * Whether the pools of the tree hold as many pages as the ghosts' headers name. What the others have is some ms old.
+ * Pages without bytes of their own count too, where there is no file: to a file they could never go and make room.
  */
 static bool counted_out(const struct spw__agent *a)
 {
-	uint64_t most = __atomic_load_n(&a->ctl->ghost_pages, __ATOMIC_RELAXED), pages = 0;
+	uint64_t most = __atomic_load_n(&a->ctl->ghost_pages, __ATOMIC_RELAXED), pages = 0, same = 0;
 	struct spw_space_stats s;
 
 	if (!most)
@@ -104,12 +105,14 @@ static bool counted_out(const struct spw__agent *a)
 	for (unsigned i = 0; i < SPW_CTL_PROCS; i++) {
 		const struct spw_ctl_proc *r = &a->ctl->proc[i];
 
-		if (i != a->slot && __atomic_load_n(&r->pid, __ATOMIC_RELAXED))
-			pages += __atomic_load_n(&r->pool_pages, __ATOMIC_RELAXED) +
-				 __atomic_load_n(&r->same_pages, __ATOMIC_RELAXED);
+		if (i != a->slot && __atomic_load_n(&r->pid, __ATOMIC_RELAXED)) {
+			pages += __atomic_load_n(&r->pool_pages, __ATOMIC_RELAXED);
+			same += __atomic_load_n(&r->same_pages, __ATOMIC_RELAXED);
+		}
 	}
 	spw_stats(a->space, &s);
-	return pages + s.pool + s.same + SPW_FRAMES_BATCH > most;
+	pages += s.pool + (a->tiers.files ? 0 : same + s.same);
+	return pages + (most < 2 * SPW_FRAMES_BATCH ? 0 : SPW_FRAMES_BATCH) >= most;
 }
 
 /* Every tier is full. Said once; what happens then is --on-full. */

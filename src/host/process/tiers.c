@@ -21,6 +21,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 
 #define DRAIN_STEP 64u /* objects: some ms of small reads */
@@ -36,12 +37,18 @@ static int open_theirs(const struct spw_ctl *c, int32_t fd, int flags)
 	return spw__open_numbered(folder, (uint64_t)fd, "", flags);
 }
 
-/* O_DIRECT where the filesystem has it. */
+/*
+ * O_DIRECT where the filesystem has it. Locked, for as long as this process may have pages there: `spillway run` may end
+ * before it, and another must not take the file then.
+ */
 static int open_file(const struct spw_ctl *c, const struct spw_ctl_tier *t)
 {
 	int fd = open_theirs(c, t->fd, O_RDWR | O_DIRECT);
 
-	return fd == -EINVAL ? open_theirs(c, t->fd, O_RDWR) : fd;
+	fd = fd == -EINVAL ? open_theirs(c, t->fd, O_RDWR) : fd;
+	if (fd >= 0)
+		spw__sys2(SYS_flock, fd, LOCK_SH | LOCK_NB);
+	return fd;
 }
 
 /* The part of a file tier that the tree shares. NULL with *error. */
