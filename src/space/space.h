@@ -84,7 +84,8 @@ uint32_t spw_count(struct spw_space *sp, spw_entry_t e);
  * room. Replaces what was there (a new store cancels a move in flight); a FREE entry of a taken cluster comes to life
  * with count 1. If e is FRAME, the store is of that frame's page: it succeeds only if e is still cached in frame
  * `frame` when the bytes are ready, and the frame is then no longer the entry's (-ESTALE otherwise, nothing
- * changed). Pass SPW_NO_FRAME for an uncached store.
+ * changed). The host gives the frame to no entry, this one included, before the call has returned: an older page would
+ * be taken for the frame's. Pass SPW_NO_FRAME for an uncached store.
  * 0, -ENOSPC (no RAM tier has room), -ENOMEM, -ESTALE, -ENOENT (FREE, and not of a taken cluster). On error the entry
  * is as before.
  */
@@ -108,6 +109,7 @@ enum spw_kind spw_kind(const struct spw_space *sp, spw_entry_t e);
  * -ENOENT, -ERANGE. get: the frame of e, -ENOENT if none. del: the frame leaves; the entry falls back to its
  * backing, or to FREE if it had none (keep = true), or the backing is dropped and the entry is FREE (keep = false: the
  * page table maps the page again and may write it).
+ * A load and the add of the frame that it filled are two steps: the host lets no store of the entry come in between.
  * -ENOENT if e is not FRAME with that frame; -EBUSY, nothing changed, if it would become FREE under other holders.
  */
 int spw_cache_add(struct spw_space *sp, spw_entry_t e, uint32_t frame);
