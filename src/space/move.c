@@ -303,7 +303,12 @@ int spw_compact(struct spw_space *sp, unsigned max)
 }
 
 /* What cleaning asks for at a time: as much as a work area's pages hold. */
-#define CLEAN_MAX 256u
+#define CLEAN_MAX   256u
+/*
+ * And how often. A batch ends with a part of a block unused: if each segment's objects were one, that would be 1 % of the
+ * file. As many as this fit into a tier's buffers.
+ */
+#define CLEAN_PARTS 3u
 struct cleaning {
 	spw_slot_t s[CLEAN_MAX];
 	struct spw_obj o[CLEAN_MAX];
@@ -329,24 +334,33 @@ int spw_clean(struct spw_space *sp, struct spw_work *work)
 {
 	struct cleaning *c = (void *)work->page;
 	int moved = 0, rc = 0;
+	bool busy = false;
 
-	for (struct spw_tier **t = sp->order; *t; t++) {
+	for (struct spw_tier **t = sp->order; *t && rc >= 0 && !moved; t++) {
 		struct spw__batch b = {0};
-		unsigned n;
+		unsigned n = 1;
 
 		if (!spw__is_batch(*t) || !(*t)->ops->clean || !spw__takes_new(sp, *t))
 			continue;
+		/*
+		 * With its buffers in use we might stop within a segment. It would have taken room and given none, and
+		 * a few of those take all that is kept for cleaning: then no segment can be emptied any more.
+		 */
+		if (sp->under_move[(*t)->number]) {
+			busy = true;
+			continue;
+		}
 		open_below(sp, &b, t);
-		n = (*t)->ops->clean(*t, b.tier != *t, c->e, c->s, c->o, CLEAN_MAX);
-		for (unsigned i = 0; i < n && rc >= 0; i++) {
-			rc = spw__send(sp, &b, c->e[i], c->s[i], &c->o[i]);
-			moved += rc > 0;
+		for (unsigned parts = 0; n && parts < CLEAN_PARTS && rc >= 0; parts++) {
+			n = (*t)->ops->clean(*t, b.tier != *t, c->e, c->s, c->o, CLEAN_MAX);
+			for (unsigned i = 0; i < n && rc >= 0; i++) {
+				rc = spw__send(sp, &b, c->e[i], c->s[i], &c->o[i]);
+				moved += rc > 0;
+			}
+			if (n)
+				(*t)->ops->clean_done(*t);
 		}
 		spw__submit(&b);
-		if (!n)
-			continue;
-		(*t)->ops->clean_done(*t);
-		break;
 	}
-	return moved ? moved : rc;
+	return moved ? moved : rc ? rc : busy ? -EAGAIN : 0;
 }

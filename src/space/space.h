@@ -122,8 +122,8 @@ int spw_cache_del(struct spw_space *sp, spw_entry_t e, uint32_t frame, bool keep
  * into segments of the first batch tier with room, and submit. Returns objects on their way (>= 0), -ENOSPC,
  * -EIO (backing off), -EAGAIN (buffers busy), -ENODEV (no batch tier that takes objects).
  * poll: finish completed segments; wait_ns as in the tier, but none with no move in flight. Returns objects finished.
- * compact: up to `max` objects moved out of sparse blocks. clean: one segment, to a lower tier if
- * there is one with room. Return objects moved (>= 0) or -errno.
+ * compact: up to `max` objects moved out of sparse blocks. clean: up to three segments of one tier, to a lower one if
+ * there is one with room; -EAGAIN while moves from or to it are in flight. Return objects moved (>= 0) or -errno.
  */
 int spw_writeback_start(struct spw_space *sp, uint64_t bytes, bool raw_only);
 int spw_writeback_poll(struct spw_space *sp, uint64_t wait_ns);
