@@ -979,6 +979,7 @@ static void cleaning_moves_what_is_still_live(void **state)
 	b->file->clean_below = 3;
 	b->file->hold = true;
 	assert_int_equal(spw_clean(b->sp, b->w), 3);
+	assert_int_equal(spw_clean(b->sp, b->w), -EAGAIN);
 	check(b, e, TEXT, 1);
 	spw_free(b->sp, &freed, 1);
 	assert_int_equal(finish(b, 0), 3);
