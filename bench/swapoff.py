@@ -118,8 +118,8 @@ class Swapoff:
             return result
 
     def measure(self):
-        print(f"\nswapoff of a file that holds 1 GiB; {self.rounds} rounds, medians. Reads of the program meanwhile, and "
-              f"in {BEFORE} s before it, us: p99 (longest of all rounds)")
+        print(f"\nswapoff of a file that holds 1 GiB; {self.rounds} rounds, medians. Reads of the program meanwhile, "
+              f"and in {BEFORE} s before it, us: p99 (longest of all rounds)")
         rows = []
         for name, raised, beside in CASES:
             row = {"case": name, "spillway": [], "kernel": [], "missing": None}
