@@ -63,18 +63,23 @@ static uint64_t pool_limit(const struct spw__agent *a)
 	return limit > others + least ? limit - others : least;
 }
 
-/* Start moving objects to the file; raw_only: those that the pool gains nothing by. Whether any are on their way. */
-static bool send(struct spw__agent *a, bool raw_only)
+/*
+ * Start moving objects to the file; raw_only: those that the pool gains nothing by. Whether any are on their way. Making
+ * room there reads segments back, which the handler must not wait for.
+ */
+static bool send(struct spw__agent *a, bool raw_only, bool may_clean)
 {
 	int ret = spw_writeback_start(a->space, WRITEBACK_BYTES, raw_only);
 
-	if (ret == -ENOSPC)
+	if (ret == -ENOSPC && may_clean)
 		ret = spw_clean(a->space, a->reclaim_work);
+	else if (ret == -ENOSPC && !raw_only)
+		spw__reclaim_kick(a);
 	return ret > 0 || ret == -EAGAIN;
 }
 
 /* Keep the pool between its marks. Returns whether objects are on their way to the file. */
-static bool writeback(struct spw__agent *a)
+static bool writeback(struct spw__agent *a, bool may_clean)
 {
 	struct spw_tier_stats ts;
 	uint64_t limit = pool_limit(a);
@@ -88,7 +93,7 @@ static bool writeback(struct spw__agent *a)
 		a->draining = true;
 	else if (ts.used_bytes * 100 < limit * POOL_LOW)
 		a->draining = false;
-	return send(a, !a->draining);
+	return send(a, !a->draining, may_clean);
 }
 
 /*
@@ -191,7 +196,7 @@ static int store(struct spw__agent *a)
 /* One round of the thread's work. Returns false when there is nothing to do at the moment. */
 static bool reclaim_step(struct spw__agent *a, bool *starved)
 {
-	bool moving = writeback(a);
+	bool moving = writeback(a, true);
 
 	*starved = false;
 	if (over_mark(a) <= 0) {
@@ -210,7 +215,7 @@ static bool reclaim_step(struct spw__agent *a, bool *starved)
 		return true;
 	/* A pool of few blocks can be full below its marks: of blocks of other sizes. */
 	if (ret == -ENOSPC && !moving)
-		moving = a->tiers.files && send(a, false);
+		moving = a->tiers.files && send(a, false, true);
 	bool moved = (moving || ret == -ENOSPC) && spw_writeback_poll(a->space, MS) > 0;
 
 	if (ret == -ENOSPC && !moved && !spw_writeback_under_way(a->space))
@@ -221,7 +226,7 @@ static bool reclaim_step(struct spw__agent *a, bool *starved)
 /* The same by the handler, which may neither fault nor wait for what is on its way to the file. */
 static bool reclaim_step_here(struct spw__agent *a)
 {
-	writeback(a);
+	writeback(a, false);
 	return stage(a, false) && store(a) > 0;
 }
 
@@ -379,7 +384,7 @@ static void work(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t
 
 	/* Near a handler on the program's CPU, work from another costs both: only what is urgent. */
 	if (spw__place_bound(a) && !spw__agent_over(a) && !a->busy)
-		writeback(a);
+		writeback(a, true);
 	else
 		while (reclaim_step(a, &r->starved) && spw__plat_now_ns() < until)
 			;
