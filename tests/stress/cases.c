@@ -111,8 +111,6 @@ static uint32_t cluster;
 /* Frames as a host has them: the page, and the version of it. */
 static uint32_t frame[FRAMES]; /* A */
 
-enum kind { MADE_PAGE, MADE_FREE };
-
 /* What became of the entry, and what was seen of it. Version 0 is zeros. */
 static struct {
 	uint32_t steps;          /* A */
@@ -630,7 +628,7 @@ static void one_frame_for_both(void)
 	CHECK(spw_count(sp, e) == 2);
 }
 
-/* A fault that a load has preceded finds that load's bytes or the frame; the store of a frame and its return, one. */
+/* The store of the frame and the page table's taking it back: exactly one of them has it. */
 static void one_of_store_and_return(void)
 {
 	if (seen.rc[0][0] == 0) {
