@@ -322,7 +322,7 @@ int spw__agent_enlist(struct spw__agent *a)
 
 void spw__agent_inherit(struct spw__agent *a)
 {
-	int32_t reserved = -__atomic_load_n(&a->rec->pid, __ATOMIC_RELAXED);
+	int32_t reserved = a->fork.reservation;
 
 	a->rec = &a->ctl->proc[a->slot];
 	/* When the parent has been killed since, its reservation is gone, and the record may be another's. */

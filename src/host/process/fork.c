@@ -430,8 +430,11 @@ static void restore_signals(uint64_t mask)
 
 static int reserve_record(struct spw__agent *a)
 {
+	int32_t mine = -__atomic_load_n(&a->rec->pid, __ATOMIC_RELAXED);
+
+	a->fork.reservation = mine;
 	for (unsigned i = 0; i < SPW_CTL_PROCS; i++) {
-		int32_t none = 0, mine = -__atomic_load_n(&a->rec->pid, __ATOMIC_RELAXED);
+		int32_t none = 0;
 
 		if (__atomic_compare_exchange_n(&a->ctl->proc[i].pid, &none, mine, 0, __ATOMIC_ACQ_REL,
 						__ATOMIC_RELAXED))

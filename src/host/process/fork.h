@@ -31,6 +31,7 @@ struct spw__fork {
 	int child_fd;            /* the child's userfaultfd, -1 = none */
 	uint32_t after;          /* A F has come back from clone(2) */
 	unsigned child_slot;     /* record reserved for it */
+	int32_t reservation;     /* what stands there as its pid until it has signed in */
 	int listen_fd;           /* where the child asks for its descriptor */
 	struct spw__forklog log; /* what happened while frozen; the child is told */
 	bool able;               /* the child will be allowed to open what an agent needs; by F */
