@@ -14,6 +14,8 @@
 
 #include "cmd/say.h"
 
+#define ZSWAP_PERCENT 50u /* of --ram, when no size is given */
+
 int spw__size_parse(const char *text, uint64_t *out)
 {
 	static const char units[] = "KMGTPE";
@@ -188,6 +190,13 @@ const struct spw_swap *spw__options_zswap(const struct spw_options *o)
 		if (o->swap[i].kind == SPW_SWAP_ZSWAP)
 			return &o->swap[i];
 	return NULL;
+}
+
+uint64_t spw__options_zswap_bytes(const struct spw_options *o, uint64_t ram)
+{
+	const struct spw_swap *zswap = spw__options_zswap(o);
+
+	return zswap ? spw__amount(zswap->size, ram, ZSWAP_PERCENT) : 0;
 }
 
 static int add_swap(struct spw_options *o, char *value)

@@ -53,6 +53,8 @@ int spw__swap_parse(char *text, struct spw_swap *out);
 
 /* The zswap among them, or NULL. */
 const struct spw_swap *spw__options_zswap(const struct spw_options *o);
+/* The limit of the pool under a cap of `ram` bytes, 0 without a zswap. It may be more than the cap. */
+uint64_t spw__options_zswap_bytes(const struct spw_options *o, uint64_t ram);
 
 /* A size such as 4096, 512M, 2G, 1.5GiB; powers of 1024. 0 or -EINVAL. */
 int spw__size_parse(const char *text, uint64_t *out);

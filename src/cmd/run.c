@@ -31,9 +31,9 @@
 #include "cmd/stats.h"
 #include "cmd/swaps.h"
 #include "cmd/tree.h"
+#include "platform/platform.h"
 
-#define ZSWAP_PERCENT 50u           /* of --ram, when no size is given */
-#define NOTABLE       (16ull << 20) /* bytes over the cap, or 5 % of it: worth a line at the end */
+#define NOTABLE (16ull << 20) /* bytes over the cap, or 5 % of it: worth a line at the end */
 
 /* One run, from its options to its end. */
 struct run {
@@ -54,10 +54,7 @@ struct run {
 
 static double seconds(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+	return (double)spw__plat_now_ns() / 1e9;
 }
 
 static int find_program(struct run *r)
@@ -114,9 +111,7 @@ static int settle_sizes(struct run *r)
 	if (r->ram < SPW_RAM_LEAST)
 		return spw__fail("a cap of %s is too small to work in; the least is --ram %s",
 				 spw__size_text(r->ram, a), "16M");
-	const struct spw_swap *zswap = spw__options_zswap(&r->o);
-	if (zswap)
-		r->zswap = spw__amount(zswap->size, r->ram, ZSWAP_PERCENT);
+	r->zswap = spw__options_zswap_bytes(&r->o, r->ram);
 	if (r->zswap > r->ram)
 		return spw__fail("--swap zswap,size: %s do not fit under a cap of %s; the pool is part of it",
 				 spw__size_text(r->zswap, a), spw__size_text(r->ram, b));
@@ -136,7 +131,7 @@ static int add_swaps(struct run *r)
 	const struct spw_swap *zswap = spw__options_zswap(&r->o);
 	int failed = 0;
 
-	spw__swaps_init(&r->swaps, r->region.ctl);
+	r->swaps.ctl = r->region.ctl;
 	r->swaps.zswap_priority = zswap ? zswap->priority : 0;
 	for (unsigned i = 0; i < r->o.swaps && !failed; i++)
 		if (r->o.swap[i].kind != SPW_SWAP_ZSWAP)
@@ -304,7 +299,7 @@ static int supervise(struct run *r)
 		bool woken = ppoll(p, 1 + spw__serve_poll(&r->serve, p + 1), &wait, NULL) > 0;
 
 		changed = woken && p[0].revents && read_signals(r);
-		spw__serve(&r->serve);
+		spw__serve(&r->serve, woken && p[1].revents);
 	}
 	return 0;
 }
@@ -344,12 +339,7 @@ static int start(struct run *r)
 
 	if (failed)
 		return failed;
-	const struct spw_swap *zswap = spw__options_zswap(&r->o);
-	unsigned percent = zswap && zswap->size.unit == SPW_AMOUNT_DEFAULT   ? ZSWAP_PERCENT
-			   : zswap && zswap->size.unit == SPW_AMOUNT_PERCENT ? (unsigned)zswap->size.value
-									     : 0;
-
-	r->serve = (struct spw_serve){.tree = &r->tree, .zswap_percent = percent, .zswap_bytes = r->zswap};
+	r->serve = (struct spw_serve){.tree = &r->tree, .options = &r->o};
 	spw__serve_open(&r->serve);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	r->program = spw__launch(&l);
@@ -374,6 +364,7 @@ int spw__run(char **argv)
 	if (r.o.help)
 		return spw__help_run();
 
+	spw__swaps_init(&r.swaps);
 	fill_first_three();
 	failed = prepare(&r);
 	begin = seconds();

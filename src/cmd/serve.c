@@ -21,24 +21,17 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cmd/limits.h"
 #include "cmd/say.h"
 #include "cmd/stats.h"
+#include "host/counted.h"
+#include "platform/platform.h"
 
 #define TELL_NS    100000000ull
 #define IDLE_NS    1000000000ull
 #define GIVE_UP_NS 2000000000ull /* without a page less; room may come free meanwhile */
-
-static uint64_t now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 /* Bind in `dir`, keep the inode, drop the name. */
 static bool open_in(struct spw_serve *s, const char *dir)
@@ -144,10 +137,9 @@ static void do_set(struct spw_serve *s, struct spw_client *c, const json_t *requ
 		       spw__size_text(ctl->memory_bytes, b));
 		return;
 	}
-	if (s->zswap_percent)
-		__atomic_store_n(&ctl->zswap_bytes, ram / 100 * s->zswap_percent, __ATOMIC_RELAXED);
-	else
-		__atomic_store_n(&ctl->zswap_bytes, s->zswap_bytes < ram ? s->zswap_bytes : ram, __ATOMIC_RELAXED);
+	uint64_t pool = spw__options_zswap_bytes(s->options, ram);
+
+	__atomic_store_n(&ctl->zswap_bytes, pool < ram ? pool : ram, __ATOMIC_RELAXED);
 	spw__tree_limit(s->tree, ram);
 	spw__tree_kick(s->tree);
 	answer(s, c, json_pack("{s:b, s:I}", "ok", 1, "ram_limit_bytes", (json_int_t)ram));
@@ -202,18 +194,6 @@ static uint64_t room_elsewhere(const struct spw_serve *s, const struct spw_swap_
 	return room;
 }
 
-/* Pages in the pools, which ghosts count. */
-static uint64_t counted(const struct spw_ctl *ctl)
-{
-	uint64_t pages = 0;
-
-	for (unsigned i = 0; i < SPW_CTL_PROCS; i++)
-		if (__atomic_load_n(&ctl->proc[i].pid, __ATOMIC_RELAXED) > 0)
-			pages += __atomic_load_n(&ctl->proc[i].pool_pages, __ATOMIC_RELAXED) +
-				 __atomic_load_n(&ctl->proc[i].same_pages, __ATOMIC_RELAXED);
-	return pages;
-}
-
 /* The place that has the first of these names that any has. */
 static struct spw_swap_place *named(const struct spw_serve *s, const json_t *names)
 {
@@ -239,7 +219,8 @@ static void do_swapoff(struct spw_serve *s, struct spw_client *c, const json_t *
 	}
 	const struct spw_ctl_tier *t = &ctl->tier[p - s->tree->swaps->at];
 	struct spw_swap_use use = spw__swaps_use(s->tree->swaps, p);
-	uint64_t room = room_elsewhere(s, p), left = ctl->ghost_pages - t->pages, pages = counted(ctl);
+	uint64_t room = room_elsewhere(s, p), left = ctl->ghost_pages - t->pages,
+		 pages = spw__ghosts_counted(ctl, NULL);
 
 	if (__atomic_load_n(&t->state, __ATOMIC_RELAXED) != SPW_CTL_ON) {
 		refuse(s, c, "%s: it is being taken away already", p->name);
@@ -256,7 +237,7 @@ static void do_swapoff(struct spw_serve *s, struct spw_client *c, const json_t *
 	} else {
 		c->leave = p;
 		c->pages = c->least = use.pages;
-		c->least_ns = now();
+		c->least_ns = spw__plat_now_ns();
 		spw__swaps_drain(s->tree->swaps, p);
 		spw__tree_kick(s->tree);
 	}
@@ -270,18 +251,18 @@ static void follow(struct spw_serve *s, struct spw_client *c)
 
 	if (use.pages < c->least) {
 		c->least = use.pages;
-		c->least_ns = now();
+		c->least_ns = spw__plat_now_ns();
 	}
 	if (!use.processes) {
 		spw__swaps_remove(s->tree->swaps, p);
 		c->leave = NULL;
 		answer(s, c, json_pack("{s:b, s:I}", "ok", 1, "pages", (json_int_t)c->pages));
-	} else if (use.error && now() - c->least_ns > GIVE_UP_NS) {
+	} else if (use.error && spw__plat_now_ns() - c->least_ns > GIVE_UP_NS) {
 		refuse(s, c, "%s: %llu of its pages stay there (%s); it is used on", p->name,
 		       (unsigned long long)use.pages,
 		       use.error == -ENOSPC ? "nothing else has room for them" : strerror(-use.error));
-	} else if (now() >= c->next_ns) {
-		c->next_ns = now() + TELL_NS;
+	} else if (spw__plat_now_ns() >= c->next_ns) {
+		c->next_ns = spw__plat_now_ns() + TELL_NS;
 		if (!tell(c, json_pack("{s:I, s:I}", "pages", (json_int_t)use.pages, "of", (json_int_t)c->pages)))
 			hang_up(s, c);
 	}
@@ -298,7 +279,7 @@ static void receive(struct spw_serve *s, struct spw_client *c)
 	ssize_t got = recv(c->fd, text, sizeof(text), MSG_DONTWAIT);
 
 	if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
-		if (!c->leave && now() - c->since_ns > IDLE_NS)
+		if (!c->leave && spw__plat_now_ns() - c->since_ns > IDLE_NS)
 			hang_up(s, c);
 		return;
 	}
@@ -336,7 +317,7 @@ static void accept_one(struct spw_serve *s)
 
 		if (c->fd >= 0)
 			continue;
-		*c = (struct spw_client){.fd = fd, .since_ns = now()};
+		*c = (struct spw_client){.fd = fd, .since_ns = spw__plat_now_ns()};
 		if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) || (who.uid && who.uid != geteuid()))
 			refuse(s, c, "this run is another user's");
 		return;
@@ -344,9 +325,9 @@ static void accept_one(struct spw_serve *s)
 	close(fd);
 }
 
-void spw__serve(struct spw_serve *s)
+void spw__serve(struct spw_serve *s, bool new_client)
 {
-	if (s->listen_fd >= 0)
+	if (new_client)
 		accept_one(s);
 	for (unsigned i = 0; i < SPW_SERVE_CLIENTS; i++) {
 		if (s->client[i].fd >= 0)

@@ -27,8 +27,7 @@ struct spw_serve {
 	int listen_fd; /* -1: no socket could be made */
 	int name_fd;   /* the socket's inode, by which clients connect */
 	struct spw_tree *tree;
-	unsigned zswap_percent; /* of the cap, when it changes; 0: the pool's limit was given in bytes */
-	uint64_t zswap_bytes;   /* which, then, it is as far as the cap allows */
+	const struct spw_options *options; /* what the run was given: the pool's limit follows from it, and the cap */
 	struct spw_client client[SPW_SERVE_CLIENTS];
 };
 
@@ -36,7 +35,7 @@ struct spw_serve {
 void spw__serve_open(struct spw_serve *s);
 /* What to wait for; `p` has room for SPW_SERVE_POLLED. */
 unsigned spw__serve_poll(const struct spw_serve *s, struct pollfd *p);
-/* Take what has come, and tell those who wait how far things are. Never sleeps. */
-void spw__serve(struct spw_serve *s);
+/* Take what has come, a new client too, and tell those who wait how far things are. Never sleeps. */
+void spw__serve(struct spw_serve *s, bool new_client);
 
 #endif

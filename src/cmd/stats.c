@@ -90,44 +90,40 @@ static json_t *other_tier(const struct spw_swaps *swaps, unsigned i, const struc
 			 number(LOAD(t->reads)), "writes", number(LOAD(t->writes)), "errors", number(LOAD(t->errors)));
 }
 
-/* Each tier in order of priority to fn, with its number in the table, -1 for the pool. */
-static void each_tier(const struct spw_swaps *swaps, const struct sums *s, json_t *list,
-		      void (*fn)(json_t *list, json_t *tier, const struct spw_swaps *swaps, int i))
+/* As long as it runs, a tier also has a priority and may be on its way out. */
+static json_t *live(json_t *tier, int priority, uint32_t state)
+{
+	json_object_set_new(tier, "priority", json_integer(priority));
+	json_object_set_new(tier, "state", json_string(state == SPW_CTL_DRAINING ? "draining" : "on"));
+	return tier;
+}
+
+/* In order of priority. */
+static json_t *tiers(const struct spw_swaps *swaps, const struct sums *s, bool running)
 {
 	const struct spw_ctl *ctl = swaps->ctl;
+	json_t *list = json_array();
 
 	for (int priority = INT8_MAX; priority >= INT8_MIN; priority--) {
-		if (ctl->zswap_bytes && swaps->zswap_priority == priority)
-			fn(list, zswap_tier(ctl, s), swaps, -1);
-		for (unsigned i = 0; i < SPW_CTL_TIERS; i++)
-			if (swaps->at[i].name[0] && ctl->tier[i].priority == priority)
-				fn(list, other_tier(swaps, i, s), swaps, (int)i);
+		if (ctl->zswap_bytes && swaps->zswap_priority == priority) {
+			json_t *tier = zswap_tier(ctl, s);
+			json_array_append_new(list, running ? live(tier, priority, SPW_CTL_ON) : tier);
+		}
+		for (unsigned i = 0; i < SPW_CTL_TIERS; i++) {
+			if (!swaps->at[i].name[0] || ctl->tier[i].priority != priority)
+				continue;
+			json_t *tier = other_tier(swaps, i, s);
+			json_array_append_new(list, running ? live(tier, priority, LOAD(ctl->tier[i].state)) : tier);
+		}
 	}
-}
-
-static void append(json_t *list, json_t *tier, const struct spw_swaps *swaps, int i)
-{
-	(void)swaps;
-	(void)i;
-	json_array_append_new(list, tier);
-}
-
-/* As long as it runs, a tier also has a priority and may be on its way out. */
-static void append_live(json_t *list, json_t *tier, const struct spw_swaps *swaps, int i)
-{
-	bool leaves = i >= 0 && LOAD(swaps->ctl->tier[i].state) == SPW_CTL_DRAINING;
-
-	json_object_set_new(tier, "priority",
-			    json_integer(i < 0 ? swaps->zswap_priority : swaps->ctl->tier[i].priority));
-	json_object_set_new(tier, "state", json_string(leaves ? "draining" : "on"));
-	json_array_append_new(list, tier);
+	return list;
 }
 
 json_t *spw__stats_live(const struct spw_tree *t)
 {
 	const struct spw_ctl *ctl = t->region->ctl;
 	struct sums s = sum_records(ctl);
-	json_t *o = json_object(), *tiers = json_array();
+	json_t *o = json_object();
 
 	json_object_set_new(o, "ok", json_true());
 	json_object_set_new(o, "pid", json_integer(ctl->supervisor_pid));
@@ -137,8 +133,7 @@ json_t *spw__stats_live(const struct spw_tree *t)
 	json_object_set_new(o, "resident_bytes", number(LOAD(ctl->tree_bytes)));
 	json_object_set_new(o, "swapped_pages", number(s.swapped_pages));
 	json_object_set_new(o, "processes", json_integer(t->processes));
-	each_tier(t->swaps, &s, tiers, append_live);
-	json_object_set_new(o, "tiers", tiers);
+	json_object_set_new(o, "tiers", tiers(t->swaps, &s, true));
 	return o;
 }
 
@@ -147,7 +142,7 @@ void spw__stats_write(FILE *to, const struct spw_tree *t, double wall_seconds)
 	const struct spw_ctl *ctl = t->region->ctl;
 	const struct spw_ctl_total *total = &ctl->total;
 	struct sums s = sum_records(ctl);
-	json_t *o = json_object(), *tiers = json_array();
+	json_t *o = json_object();
 
 	json_object_set_new(o, "version", json_string(SPW_VERSION));
 	json_object_set_new(o, "wall_seconds", json_real(wall_seconds));
@@ -168,8 +163,7 @@ void spw__stats_write(FILE *to, const struct spw_tree *t, double wall_seconds)
 	json_object_set_new(o, "processes", number(LOAD(total->processes) + t->uncapped_processes));
 	json_object_set_new(o, "processes_uncapped", number(t->uncapped_processes));
 	json_object_set_new(o, "faults", faults(total));
-	each_tier(t->swaps, &s, tiers, append);
-	json_object_set_new(o, "tiers", tiers);
+	json_object_set_new(o, "tiers", tiers(t->swaps, &s, false));
 	json_dumpf(o, to, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
 	fputc('\n', to);
 	json_decref(o);

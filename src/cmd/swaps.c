@@ -16,9 +16,9 @@
 
 #include "cmd/say.h"
 
-void spw__swaps_init(struct spw_swaps *s, struct spw_ctl *ctl)
+void spw__swaps_init(struct spw_swaps *s)
 {
-	*s = (struct spw_swaps){.ctl = ctl};
+	*s = (struct spw_swaps){0};
 	for (unsigned i = 0; i < SPW_CTL_TIERS; i++)
 		s->at[i].file.fd = s->at[i].shared_fd = -1;
 }

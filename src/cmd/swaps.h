@@ -23,7 +23,8 @@ struct spw_swaps {
 	uint32_t generation;   /* last given out */
 };
 
-void spw__swaps_init(struct spw_swaps *s, struct spw_ctl *ctl);
+/* Empty, and without a table. */
+void spw__swaps_init(struct spw_swaps *s);
 
 /* Open what `swap` names (a file or a ghost) and let the agents use it. 0, or SPW_EXIT_FAILED with the line said. */
 int spw__swaps_add(struct spw_swaps *s, const struct spw_swap *swap, bool quiet);

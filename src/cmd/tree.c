@@ -23,12 +23,12 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cmd/procfs.h"
 #include "cmd/program.h"
 #include "cmd/targets.h"
+#include "platform/platform.h"
 
 #define MS                1000000ull
 #define WALK_NS           (50 * MS)
@@ -67,14 +67,6 @@ struct spw_process {
 	uint64_t beat_ns;
 	bool uncapped;
 };
-
-static uint64_t now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 static struct spw_process *find(struct spw_tree *t, pid_t pid)
 {
@@ -454,7 +446,7 @@ int spw__tree_open(struct spw_tree *t, const struct spw_region *r, struct spw_sw
 			       .program = program,
 			       .name = name,
 			       .own_statm = spw__proc_open_statm(getpid()),
-			       .last_ns = now()};
+			       .last_ns = spw__plat_now_ns()};
 	t->verdict = calloc(VERDICTS, sizeof(*t->verdict));
 	return t->verdict && t->own_statm >= 0 ? 0 : -ENOMEM;
 }
@@ -463,7 +455,7 @@ uint64_t spw__tree_tick(struct spw_tree *t, bool changed)
 {
 	unsigned known = t->processes;
 
-	t->now_ns = now();
+	t->now_ns = spw__plat_now_ns();
 	changed |= t->now_ns >= t->next_walk_ns;
 	if (changed)
 		walk(t);

@@ -9,6 +9,7 @@
  * high-water mark down to a low one; that never holds up a fault, which finds its page in the pool until the write
  * has been confirmed.
  */
+#include "host/counted.h"
 #include "host/process/agent.h"
 #include "host/process/cow.h"
 #include "platform/platform.h"
@@ -96,27 +97,17 @@ static bool writeback(struct spw__agent *a, bool may_clean)
 	return send(a, !a->draining, may_clean);
 }
 
-/*
- * Whether the pools of the tree hold as many pages as the ghosts' headers name. What the others have is some ms old.
- * Pages without bytes of their own count too, where there is no file: to a file they could never go and make room.
- */
+/* Whether the pools of the tree hold as many pages as the ghosts' headers name. */
 static bool counted_out(const struct spw__agent *a)
 {
-	uint64_t most = __atomic_load_n(&a->ctl->ghost_pages, __ATOMIC_RELAXED), pages = 0, same = 0;
+	uint64_t most = __atomic_load_n(&a->ctl->ghost_pages, __ATOMIC_RELAXED);
 	struct spw_space_stats s;
 
 	if (!most)
 		return false;
-	for (unsigned i = 0; i < SPW_CTL_PROCS; i++) {
-		const struct spw_ctl_proc *r = &a->ctl->proc[i];
-
-		if (i != a->slot && __atomic_load_n(&r->pid, __ATOMIC_RELAXED)) {
-			pages += __atomic_load_n(&r->pool_pages, __ATOMIC_RELAXED);
-			same += __atomic_load_n(&r->same_pages, __ATOMIC_RELAXED);
-		}
-	}
 	spw_stats(a->space, &s);
-	pages += s.pool + (a->tiers.files ? 0 : same + s.same);
+	uint64_t pages = spw__ghosts_counted(a->ctl, a->rec) + s.pool + (spw__ghosts_count_same(a->ctl) ? s.same : 0);
+
 	return pages + (most < 2 * SPW_FRAMES_BATCH ? 0 : SPW_FRAMES_BATCH) >= most;
 }
 
