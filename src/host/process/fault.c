@@ -4,8 +4,9 @@
  *
  * A message must not be read before the host lock is held: reading an event lets the program go on, and an eviction
  * at that moment would act on a map that is no longer true. So the thread locks, reads, handles, unlocks, and sleeps
- * only when there was nothing to read: while it wakes one fault's thread, the next message has often come. Every call that puts a page in place can say -EAGAIN (an event waits behind this fault): then the
- * waiting thread is woken to fault again, and the event is read next.
+ * only when there was nothing to read: while it wakes one fault's thread, the next message has often come. Every call
+ * that puts a page in place can say -EAGAIN (an event waits behind this fault): then the waiting thread is woken to
+ * fault again, and the event is read next.
  *
  * One wake-up costs more than a page. Pages that continue a stream are fetched in growing windows; pages never used
  * before are mapped to the zero page in long runs, so that the kernel serves the writes to them by itself.
