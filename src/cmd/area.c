@@ -3,7 +3,8 @@
  * Writing to what somebody else uses destroys it, and open(2) alone does not tell. A block device is the kernel's
  * (mounted, swap, part of a RAID) or another spillway's when it cannot be opened O_EXCL. A file has no such claim: that
  * it is the kernel's swap is read in /proc/swaps, and where that names it by a path of another mount namespace, most
- * filesystems refuse even a write of no bytes; another spillway has it locked.
+ * filesystems refuse even a write of no bytes; another spillway has it locked. A loop device claims neither what it
+ * has behind it: /sys and the loop devices themselves say what that is.
  *
  * A device is locked too, but shared: udev locks it, shared, for the moment in which it looks what is there. That lock
  * is only the note which says who it is that has it open.
@@ -13,7 +14,10 @@
 #include <blkid.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
+#include <limits.h>
 #include <linux/fs.h>
+#include <linux/loop.h>
 #include <mntent.h>
 #include <stdio.h>
 #include <string.h>
@@ -59,6 +63,58 @@ static bool is_kernel_swap(const struct stat *st)
 	char type[16];
 
 	return is_listed("/proc/swaps", st, type, sizeof(type));
+}
+
+/* Is the one of st behind that loop device? The kernel's own note; -errno: this user may not ask. */
+static int is_behind(const char *loop, const struct stat *st)
+{
+	int fd = open(loop, O_RDONLY | O_CLOEXEC), err = 0;
+	struct loop_info64 info;
+
+	if (fd < 0 || ioctl(fd, LOOP_GET_STATUS64, &info))
+		err = -errno;
+	if (fd >= 0)
+		close(fd);
+	if (err)
+		return err;
+	if (S_ISBLK(st->st_mode))
+		return info.lo_rdevice == st->st_rdev;
+	return info.lo_device == st->st_dev && info.lo_inode == st->st_ino;
+}
+
+/*
+ * The same by the name in /sys. It may be another mount namespace's, or gone while the inode has others; and to look
+ * there may be to wait for somebody else's file system.
+ */
+static bool is_named_behind(const char *backing_file, const struct stat *st)
+{
+	FILE *f = fopen(backing_file, "re");
+	char path[PATH_MAX + 1];
+	size_t n = f ? fread(path, 1, sizeof(path) - 1, f) : 0;
+
+	if (f)
+		fclose(f);
+	path[n ? n - 1 : 0] = '\0'; /* a newline ends it */
+	return is_same(path, st);
+}
+
+/* The loop device that has the one of st behind it. */
+static bool find_loop(const struct stat *st, char *loop, size_t size)
+{
+	glob_t all;
+	bool found = false;
+
+	if (glob("/sys/block/loop*/loop/backing_file", 0, NULL, &all))
+		return false;
+	for (size_t i = 0; i < all.gl_pathc && !found; i++) {
+		const char *name = all.gl_pathv[i] + strlen("/sys/block/");
+
+		snprintf(loop, size, "/dev/%.*s", (int)strcspn(name, "/"), name);
+		int behind = is_behind(loop, st);
+		found = behind < 0 ? is_named_behind(all.gl_pathv[i], st) : behind;
+	}
+	globfree(&all);
+	return found;
 }
 
 static int fail_swap(const char *what, const char *path)
@@ -107,8 +163,12 @@ static int fail_open(const char *what, const char *path, const struct stat *st)
 /* Make sure that it is ours alone. */
 static int claim(const char *what, const char *path, const struct stat *st, struct spw_area *a)
 {
+	char loop[64];
+
 	if (flock(a->fd, (a->device ? LOCK_SH : LOCK_EX) | LOCK_NB))
 		return errno == EWOULDBLOCK ? fail_run(what) : spw__fail("%s: flock: %s", what, strerror(errno));
+	if (find_loop(st, loop, sizeof(loop)))
+		return spw__fail("%s: in use as %s; losetup -d %s first, or name another", what, loop, loop);
 	if (a->device && ioctl(a->fd, BLKGETSIZE64, &a->bytes))
 		return spw__fail("%s: %s", what, strerror(errno));
 	if (a->device)

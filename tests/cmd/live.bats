@@ -141,6 +141,14 @@ until_is() {
 	finish
 }
 
+@test "a file that is behind a loop device is not added" {
+	"$SPILLWAY" mkswap --size 2M "$T/s"
+	loop "$T/s"
+	begin --swap file,size=200M
+	said 125 "in use as $LOOP; losetup -d $LOOP first" swapon "$run" "file:$T/s"
+	finish
+}
+
 @test "a file is let go by a process that has executed a program without an agent" {
 	cat >"$T/exec.py" <<-'END'
 		import os, mmap, random, sys

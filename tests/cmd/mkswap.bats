@@ -220,6 +220,27 @@ pages() {
 	fails 125 "in use as kernel swap; swapoff $LOOP first" mkswap --force "$LOOP"
 }
 
+@test "a file or device behind a loop device, even forced" {
+	truncate -s 2M "$T/s"
+	chmod 600 "$T/s"
+	loop "$T/s"
+	same "$T/s" fails 125 "mkswap: $T/s: in use as $LOOP; losetup -d $LOOP first, or name another" mkswap --force "$T/s"
+	# Who may not open the loop device is told as well.
+	chown 65534 "$T/s"
+	cp "$SPILLWAY" "$T"
+	run --separate-stderr -125 setpriv --reuid 65534 --regid 65534 --clear-groups "$T/spillway" mkswap --force "$T/s"
+	[[ $stderr == *"in use as $LOOP"* ]]
+	ln "$T/s" "$T/other"
+	fails 125 "in use as $LOOP" mkswap --force "$T/other"
+	rm "$T/s"
+	same "$T/other" fails 125 "in use as $LOOP" mkswap --force "$T/other"
+	upper=$(losetup -f --show "$LOOP")
+	run --separate-stderr spillway mkswap --force "$LOOP"
+	losetup -d "$upper"
+	[[ $stderr == "spillway: mkswap: $LOOP: in use as $upper; losetup -d $upper first"* ]]
+	spillway mkswap "$LOOP"
+}
+
 @test "what a run has, even forced" {
 	spillway mkswap --size 2M "$T/s"
 	run --separate-stderr -125 spillway run --ram 64M --swap "file:$T/s" -- "$SPILLWAY" mkswap --force "$T/s"

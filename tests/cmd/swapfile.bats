@@ -207,6 +207,13 @@ bad_pages() {
 	fails 125 "in use as kernel swap; swapoff $LOOP first" run --ram 64M --swap "file:$LOOP" -- true
 }
 
+@test "a file that is behind a loop device" {
+	swapfile 2
+	loop "$T/s"
+	same "$T/s" fails 125 "--swap file:$T/s: in use as $LOOP; losetup -d $LOOP first, or name another" \
+		run --ram 64M --swap "file:$T/s" -- true
+}
+
 @test "a device that another run has" {
 	swapfile 2
 	loop "$T/s"
