@@ -26,6 +26,7 @@
 #include "cmd/options.h"
 #include "cmd/program.h"
 #include "cmd/region.h"
+#include "cmd/relay.h"
 #include "cmd/say.h"
 #include "cmd/serve.h"
 #include "cmd/stats.h"
@@ -223,16 +224,6 @@ static void let_go(const struct run *r)
 	}
 }
 
-/*
- * What the terminal sends has gone to the whole foreground group, the program too; and what this process has raised
- * itself, by writing to a pipe that nobody reads, is its own. Only the rest is passed on.
- */
-static void relay(const struct run *r, const struct signalfd_siginfo *info)
-{
-	if (info->ssi_signo != SIGCHLD && info->ssi_code != SI_KERNEL && info->ssi_pid != (uint32_t)getpid())
-		kill(r->program, (int)info->ssi_signo);
-}
-
 /* Wait for all that has ended or stopped. */
 static void reap(struct run *r)
 {
@@ -260,7 +251,7 @@ static bool read_signals(struct run *r)
 
 	while (read(r->signals, &info, sizeof(info)) == sizeof(info)) {
 		child |= info.ssi_signo == SIGCHLD;
-		relay(r, &info);
+		spw__relay(r->program, &info);
 	}
 	if (child)
 		reap(r);

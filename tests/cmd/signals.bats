@@ -49,6 +49,23 @@ waits_for() {
 	[ "$status" = 41 ]
 }
 
+# gets HOW WHAT: the program of terminal.py has got WHAT, and how often.
+gets() {
+	run -0 timeout -k 1 30 python3 "$BATS_TEST_DIRNAME/terminal.py" "$SPILLWAY" "$T/ready-$1" "$1"
+	echo "$1: $output"
+	[ "$output" = "$2" ]
+}
+
+@test "a terminal's signals arrive once" { gets terminal "SIGINT 1 SIGQUIT 1 SIGWINCH 1"; }
+@test "a signal to spillway alone arrives once" { gets process "SIGINT 1"; }
+@test "a signal that the program sends to its group arrives once" { gets tree "SIGQUIT 1 SIGTERM 1"; }
+@test "a signal to the group from outside arrives, twice as documented" { gets group "SIGTERM 2"; }
+@test "a terminal's signals reach a program that has made itself a group, not one with a session of its own" {
+	gets apart "SIGINT 1"
+	gets session ""
+}
+@test "an alarm that was set before arrives" { gets alarm "SIGALRM 1"; }
+
 @test "stop and continue, as a shell does it to a job" {
 	run -0 timeout -k 1 30 python3 "$BATS_TEST_DIRNAME/job.py" "$SPILLWAY" "$T/ready"
 	[ "$output" = "stopped ended 5" ]
