@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `spillway list`, `set`, `swapon` and `swapoff`: one request to a running `spillway run`, and its answers. The run is
- * found by its pid; its socket has no name (serve.c) and is reached through the run's own descriptor.
+ * A request to a running `spillway run`, and its answers; and `spillway list`, `set` and `swapoff`, which make one each. The
+ * run is found by its pid; its socket has no name (serve.c) and is reached through the run's own descriptor.
  */
 #include "cmd/ask.h"
 
@@ -19,6 +19,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "cmd/handover.h"
 #include "cmd/help.h"
 #include "cmd/options.h"
 #include "cmd/say.h"
@@ -71,7 +72,7 @@ static int connect_to(pid_t pid)
 	return -err;
 }
 
-static int open_run(const char *text, int *fd)
+int spw__ask_open(const char *text, int *fd)
 {
 	char *end;
 	long pid = text ? strtol(text, &end, 10) : 0;
@@ -108,13 +109,12 @@ static void show_progress(const json_t *a, const char *what)
 	fprintf(stderr, "\r%s: %lld of %lld pages left \033[K", what, left, of);
 }
 
-/* Takes the request over. 0 with the last answer in *out (if that is not NULL), or SPW_EXIT_FAILED with the line said. */
-static int request(int fd, json_t *r, const char *what, json_t **out)
+int spw__ask(int fd, json_t *r, int with, const char *what, json_t **out)
 {
 	if (!r)
 		return spw__fail("%s: not UTF-8, in which requests are made", what);
 	char *text = json_dumps(r, JSON_COMPACT);
-	bool shown = false, sent = text && send(fd, text, strlen(text), MSG_NOSIGNAL) >= 0;
+	bool shown = false, sent = text && !spw__handover_send(fd, text, strlen(text), with);
 	json_t *a = NULL;
 
 	free(text);
@@ -145,42 +145,6 @@ static bool wants_help(char **argv)
 	return *argv && (!strcmp(*argv, "--help") || !strcmp(*argv, "-h"));
 }
 
-/* "KIND:PATH" with the path made absolute: the run has another working directory. */
-static int absolute(const char *swap, char *out, size_t room)
-{
-	const char *path = strchr(swap, ':'), *keys = strchr(swap, ',');
-	char cwd[PATH_MAX];
-
-	if (!path || (keys && keys < path) || path[1] == '/') {
-		return snprintf(out, room, "%s", swap) < (int)room ? 0 : spw__fail("%s: too long", swap);
-	}
-	if (!getcwd(cwd, sizeof(cwd)))
-		return spw__fail("the working directory: %s", strerror(errno));
-	if (snprintf(out, room, "%.*s:%s/%s", (int)(path - swap), swap, cwd, path + 1) >= (int)room)
-		return spw__fail("%s: too long", swap);
-	return 0;
-}
-
-int spw__swapon(char **argv)
-{
-	char swap[SPW_SERVE_BYTES / 2], copy[sizeof(swap)];
-	struct spw_swap parsed;
-	int fd, failed;
-
-	if (wants_help(argv))
-		return spw__help_swapon();
-	if (!argv[0] || !argv[1] || argv[2])
-		return spw__fail("say spillway swapon PID KIND[:PATH][,key=value...]; see spillway swapon --help");
-	failed = absolute(argv[1], swap, sizeof(swap));
-	if (failed)
-		return failed;
-	memcpy(copy, swap, sizeof(copy));
-	failed = spw__swap_parse(copy, &parsed);
-	if (!failed)
-		failed = open_run(argv[0], &fd);
-	return failed ? failed : request(fd, json_pack("{s:s, s:s}", "do", "swapon", "swap", swap), argv[1], NULL);
-}
-
 int spw__swapoff(char **argv)
 {
 	char path[PATH_MAX], cwd[PATH_MAX], here[2 * PATH_MAX];
@@ -190,15 +154,15 @@ int spw__swapoff(char **argv)
 		return spw__help_swapon();
 	if (!argv[0] || !argv[1] || argv[2])
 		return spw__fail("say spillway swapoff PID TIER; `spillway list PID` names the tiers");
-	int failed = open_run(argv[0], &fd);
+	int failed = spw__ask_open(argv[0], &fd);
 	if (failed)
 		return failed;
 	/* A name as list shows it, or a path of here. */
 	snprintf(here, sizeof(here), "%s/%s", getcwd(cwd, sizeof(cwd)) ? cwd : "", argv[1]);
-	return request(fd,
-		       json_pack("{s:s, s:[s, s, s]}", "do", "swapoff", "tier", argv[1], here,
-				 realpath(argv[1], path) ? path : argv[1]),
-		       argv[1], NULL);
+	return spw__ask(fd,
+			json_pack("{s:s, s:[s, s, s]}", "do", "swapoff", "tier", argv[1], here,
+				  realpath(argv[1], path) ? path : argv[1]),
+			-1, argv[1], NULL);
 }
 
 int spw__set(char **argv)
@@ -217,8 +181,9 @@ int spw__set(char **argv)
 		return spw__fail("say spillway set PID --ram SIZE");
 	if (spw__size_parse(size, &ram) || !ram || ram > INT64_MAX)
 		return spw__fail("--ram %s: not a size; say for instance --ram 512M or --ram 2G", size);
-	int failed = open_run(pid, &fd);
-	return failed ? failed : request(fd, json_pack("{s:s, s:I}", "do", "set", "ram", (json_int_t)ram), pid, NULL);
+	int failed = spw__ask_open(pid, &fd);
+	return failed ? failed
+		      : spw__ask(fd, json_pack("{s:s, s:I}", "do", "set", "ram", (json_int_t)ram), -1, pid, NULL);
 }
 
 static const char *size_of(const json_t *o, const char *key, char text[32])
@@ -256,7 +221,7 @@ static json_t *ask_one(int fd, const char *pid)
 {
 	json_t *run = NULL;
 
-	if (request(fd, json_pack("{s:s}", "do", "list"), pid, &run))
+	if (spw__ask(fd, json_pack("{s:s}", "do", "list"), -1, pid, &run))
 		return NULL;
 	/* In a pid namespace it knows itself by another. */
 	json_object_set_new(run, "pid", json_integer(atoi(pid)));
@@ -298,7 +263,7 @@ int spw__list(char **argv)
 		else
 			pid = *argv;
 	}
-	if (pid && open_run(pid, &fd))
+	if (pid && spw__ask_open(pid, &fd))
 		return SPW_EXIT_FAILED;
 	json_t *found = pid ? ask_one(fd, pid) : ask_all();
 	if (!found)

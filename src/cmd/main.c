@@ -8,6 +8,7 @@
 #include "cmd/mkswap.h"
 #include "cmd/run.h"
 #include "cmd/say.h"
+#include "cmd/swapon.h"
 
 int main(int argc, char **argv)
 {

@@ -8,7 +8,8 @@
  * Messages are JSON objects, one a packet. A request has "do" and its arguments; the last answer has "ok" or "error",
  * those before it tell of progress. A client that hangs up takes its request back.
  *
- * Nothing here waits for anybody: the tree is accounted for by the same thread.
+ * Nothing here waits for anybody: the tree is accounted for by the same thread. Not for a file system either: a file is
+ * opened by who asks for it (swapon.c), after an "offer" of it, and comes as a descriptor beside the request.
  */
 #include "cmd/serve.h"
 
@@ -23,6 +24,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "cmd/handover.h"
 #include "cmd/limits.h"
 #include "cmd/say.h"
 #include "cmd/stats.h"
@@ -145,30 +147,63 @@ static void do_set(struct spw_serve *s, struct spw_client *c, const json_t *requ
 	answer(s, c, json_pack("{s:b, s:I}", "ok", 1, "ram_limit_bytes", (json_int_t)ram));
 }
 
-static void do_swapon(struct spw_serve *s, struct spw_client *c, const json_t *request)
+/* The tier that is asked for, in `text` and in `swap`, if there is room for it. 0, or SPW_EXIT_FAILED with the line said. */
+static int read_swap(const struct spw_serve *s, const json_t *request, char text[SPW_SERVE_BYTES],
+		     struct spw_swap *swap)
 {
-	const char *text = json_string_value(json_object_get(request, "swap"));
-	char why[1024] = "", copy[SPW_SERVE_BYTES];
-	struct spw_swap swap;
+	const char *said = json_string_value(json_object_get(request, "swap"));
 
-	snprintf(copy, sizeof(copy), "%s", text ? text : "");
-	spw__say_into(why, sizeof(why));
-	int failed = spw__swap_parse(copy, &swap);
-
-	if (!failed && swap.kind == SPW_SWAP_ZSWAP)
+	snprintf(text, SPW_SERVE_BYTES, "%s", said ? said : "");
+	int failed = spw__swap_parse(text, swap);
+	if (!failed && swap->kind == SPW_SWAP_ZSWAP)
 		failed = spw__fail("a pool is there from the start or not at all; `spillway set` changes its size "
 				   "with the cap");
-	if (!failed && !swap.prioritized)
-		swap.priority = spw__swaps_lowest(s->tree->swaps);
-	if (!failed)
-		failed = spw__swaps_add(s->tree->swaps, &swap, true);
-	spw__say_into(NULL, 0);
+	if (!failed && !swap->prioritized)
+		swap->priority = spw__swaps_lowest(s->tree->swaps);
+	return failed ? failed : spw__swaps_offer(s->tree->swaps, swap);
+}
+
+/* Takes the descriptor over. */
+static int take(struct spw_serve *s, const json_t *request, int fd)
+{
+	char text[SPW_SERVE_BYTES];
+	struct spw_swapfile file = {.fd = fd};
+	struct spw_swap swap;
+	int failed = read_swap(s, request, text, &swap);
+
 	if (failed) {
-		refuse(s, c, "%s", why);
-		return;
+		spw__swapfile_close(&file);
+		return failed;
 	}
-	spw__tree_kick(s->tree);
-	answer(s, c, json_pack("{s:b}", "ok", 1));
+	failed = spw__handover_take(&swap, json_object_get(request, "file"), fd, &file);
+	if (!failed)
+		failed = spw__swaps_take(s->tree->swaps, &swap, &file);
+	if (!failed)
+		spw__tree_kick(s->tree);
+	return failed;
+}
+
+static void answer_swap(struct spw_serve *s, struct spw_client *c, int failed, const char *why)
+{
+	spw__say_into(NULL, 0);
+	answer(s, c, failed ? json_pack("{s:s}", "error", why) : json_pack("{s:b}", "ok", 1));
+}
+
+static void do_offer(struct spw_serve *s, struct spw_client *c, const json_t *request)
+{
+	char why[1024] = "", text[SPW_SERVE_BYTES];
+	struct spw_swap swap;
+
+	spw__say_into(why, sizeof(why));
+	answer_swap(s, c, read_swap(s, request, text, &swap), why);
+}
+
+static void do_swapon(struct spw_serve *s, struct spw_client *c, const json_t *request, int fd)
+{
+	char why[1024] = "";
+
+	spw__say_into(why, sizeof(why));
+	answer_swap(s, c, take(s, request, fd), why);
 }
 
 /* What the pools and the other files have room for, bytes. */
@@ -273,10 +308,35 @@ static void do_list(struct spw_serve *s, struct spw_client *c)
 	answer(s, c, spw__stats_live(s->tree));
 }
 
+/* Takes the descriptor over. */
+static void perform(struct spw_serve *s, struct spw_client *c, const json_t *request, int fd)
+{
+	const char *what = json_string_value(json_object_get(request, "do"));
+
+	what = what ? what : "";
+	if (!strcmp(what, "swapon")) {
+		do_swapon(s, c, request, fd);
+		return;
+	}
+	if (fd >= 0)
+		close(fd);
+	if (!strcmp(what, "list"))
+		do_list(s, c);
+	else if (!strcmp(what, "set"))
+		do_set(s, c, request);
+	else if (!strcmp(what, "offer"))
+		do_offer(s, c, request);
+	else if (!strcmp(what, "swapoff"))
+		do_swapoff(s, c, request);
+	else
+		refuse(s, c, "not understood; are both of the same version (" SPW_VERSION ")?");
+}
+
 static void receive(struct spw_serve *s, struct spw_client *c)
 {
 	char text[SPW_SERVE_BYTES];
-	ssize_t got = recv(c->fd, text, sizeof(text), MSG_DONTWAIT);
+	int fd;
+	ssize_t got = spw__handover_recv(c->fd, text, sizeof(text), MSG_DONTWAIT, &fd);
 
 	if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
 		if (!c->leave && spw__plat_now_ns() - c->since_ns > IDLE_NS)
@@ -284,23 +344,14 @@ static void receive(struct spw_serve *s, struct spw_client *c)
 		return;
 	}
 	if (got <= 0 || c->leave) {
+		if (fd >= 0)
+			close(fd);
 		hang_up(s, c);
 		return;
 	}
 	json_t *request = json_loadb(text, (size_t)got, 0, NULL);
-	const char *what = json_string_value(json_object_get(request, "do"));
 
-	what = what ? what : "";
-	if (!strcmp(what, "list"))
-		do_list(s, c);
-	else if (!strcmp(what, "set"))
-		do_set(s, c, request);
-	else if (!strcmp(what, "swapon"))
-		do_swapon(s, c, request);
-	else if (!strcmp(what, "swapoff"))
-		do_swapoff(s, c, request);
-	else
-		refuse(s, c, "not understood; are both of the same version (" SPW_VERSION ")?");
+	perform(s, c, request, fd);
 	json_decref(request);
 }
 

@@ -12,7 +12,7 @@
 #define SPW_SERVE_CLIENTS 8u
 #define SPW_SERVE_POLLED  (1 + SPW_SERVE_CLIENTS)
 #define SPW_SERVE_NAME    "spillway-control-" /* and the pid: what the socket was called while it had a name */
-#define SPW_SERVE_BYTES   8192u               /* of a message at most */
+#define SPW_SERVE_BYTES   16384u              /* of a message at most; all bad pages of a header fit */
 
 struct spw_client {
 	int fd;                       /* -1: none */

@@ -11,11 +11,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -75,10 +77,19 @@ static uint64_t room(int fd)
 	return fstatfs(fd, &fs) ? 0 : (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize / 10 * 9;
 }
 
+/* A file that may grow does so in this run's processes. */
+static void keep_limit(struct spw_swapfile *s)
+{
+	struct rlimit most;
+
+	if (!getrlimit(RLIMIT_FSIZE, &most) && most.rlim_cur < s->max_bytes)
+		s->max_bytes = most.rlim_cur;
+	s->max_bytes &= ~(uint64_t)(SPW_PAGE - 1);
+}
+
 /* Settle the size of a file that this run may grow. */
 static int size_new(const struct spw_swap *o, struct spw_swapfile *s, const char *where)
 {
-	struct rlimit most;
 	char text[32];
 
 	s->max_bytes = o->size.unit ? o->size.value : room(s->fd);
@@ -87,9 +98,7 @@ static int size_new(const struct spw_swap *o, struct spw_swapfile *s, const char
 				 spw__size_text(s->max_bytes, text));
 	if (s->max_bytes > MOST_BYTES)
 		s->max_bytes = MOST_BYTES;
-	if (!getrlimit(RLIMIT_FSIZE, &most) && most.rlim_cur < s->max_bytes)
-		s->max_bytes = most.rlim_cur;
-	s->max_bytes &= ~(uint64_t)(SPW_PAGE - 1);
+	keep_limit(s);
 	if (s->max_bytes < LEAST_BYTES)
 		return spw__fail("no room for a swapfile in %s (%s); free some, or say --swap zswap, --swap file:PATH "
 				 "or size=SIZE",
@@ -212,28 +221,6 @@ static int open_named(const struct spw_swap *o, bool quiet, struct spw_swapfile 
 	return s->fd < 0 ? spw__fail("%s: %s", what, strerror(errno)) : format_new(o, s);
 }
 
-int spw__swapfile_open(const struct spw_swap *o, bool quiet, struct spw_swapfile *out)
-{
-	int failed;
-
-	*out = (struct spw_swapfile){.fd = -1};
-	if (o->path) {
-		failed = open_named(o, quiet, out);
-	} else {
-		const char *dir = spw__swapfile_dir();
-
-		out->fd = open_unlinked(dir);
-		failed = out->fd < 0
-				 ? spw__fail(
-					   "no swapfile in %s: %s; set TMPDIR, or say --swap file:PATH or --swap zswap",
-					   dir, strerror(errno))
-				 : size_new(o, out, dir);
-	}
-	if (failed)
-		spw__swapfile_close(out);
-	return failed;
-}
-
 /* -ENODATA also for what is no file. */
 static int read_ghost(const char *path, struct spw_swaphdr *h)
 {
@@ -261,10 +248,100 @@ int spw__ghost_open(const char *path, uint64_t *pages)
 	return 0;
 }
 
+int spw__swapfile_open(const struct spw_swap *o, bool quiet, struct spw_swapfile *out)
+{
+	int failed;
+
+	*out = (struct spw_swapfile){.fd = -1};
+	if (o->kind == SPW_SWAP_GHOST) {
+		failed = spw__ghost_open(o->path, &out->pages);
+	} else if (o->path) {
+		failed = open_named(o, quiet, out);
+	} else {
+		const char *dir = spw__swapfile_dir();
+
+		out->fd = open_unlinked(dir);
+		failed = out->fd < 0
+				 ? spw__fail(
+					   "no swapfile in %s: %s; set TMPDIR, or say --swap file:PATH or --swap zswap",
+					   dir, strerror(errno))
+				 : size_new(o, out, dir);
+	}
+	if (failed)
+		spw__swapfile_close(out);
+	return failed;
+}
+
 void spw__swapfile_close(struct spw_swapfile *s)
 {
 	/* Not emptied: children of the program may live on and have pages in it. */
 	if (s->fd >= 0)
 		close(s->fd);
 	s->fd = -1;
+}
+
+/* ---- opened by another process ---- */
+
+/*
+ * Nothing below asks the file system, which may have ceased to answer: that the attributes need not be in step
+ * (AT_STATX_DONT_SYNC) is what lets the kernel say what it knows.
+ */
+static int look(int fd, struct statx *st)
+{
+	return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, st) ? -errno : 0;
+}
+
+static int fail_adopt(const struct spw_swap *o, const char *why)
+{
+	return spw__fail("--swap %s%s%s: %s; are both sides of the same version?",
+			 o->kind == SPW_SWAP_GHOST ? "ghost" : "file", o->path ? ":" : "", o->path ? o->path : "", why);
+}
+
+static int adopt_ghost(const struct spw_swap *o, const struct spw_swapfile *s)
+{
+	return s->fd >= 0 || !s->pages || s->pages > UINT32_MAX ? fail_adopt(o, "no ghost was handed over") : 0;
+}
+
+static int adopt_file(const struct spw_swap *o, struct spw_swapfile *s)
+{
+	struct spw_area a = {.fd = s->fd};
+	struct statx st;
+	int flags = fcntl(s->fd, F_GETFL);
+
+	if (flags < 0 || (flags & (O_ACCMODE | O_PATH)) != O_RDWR || look(s->fd, &st))
+		return fail_adopt(o, "no file was handed over that is open for reading and writing");
+	a.device = S_ISBLK(st.stx_mode);
+	a.bytes = st.stx_size;
+	a.mode = st.stx_mode & 07777;
+	a.owner = st.stx_uid;
+	if (!a.device && !S_ISREG(st.stx_mode))
+		return fail_adopt(o, "neither a file nor a block device was handed over");
+	if (a.device && ioctl(s->fd, BLKGETSIZE64, &a.bytes))
+		return fail_adopt(o, strerror(errno));
+	if (s->max_bytes > a.bytes || s->max_bytes > MOST_BYTES || s->max_bytes % SPW_PAGE || s->pages ||
+	    (a.device && s->discard))
+		return fail_adopt(o, "what was handed over is not as it was said to be");
+	s->first_byte = o->path ? SPW_SWAPHDR_BYTES : 0;
+	if (s->discard)
+		keep_limit(s);
+	if (s->max_bytes < LEAST_BYTES)
+		return fail_adopt(o, "what was handed over is too small");
+	return check_private(o, &a, s->path);
+}
+
+int spw__swapfile_adopt(const struct spw_swap *o, struct spw_swapfile *s)
+{
+	snprintf(s->path, sizeof(s->path), "%s", o->path ? o->path : "");
+	return o->kind == SPW_SWAP_GHOST ? adopt_ghost(o, s) : adopt_file(o, s);
+}
+
+bool spw__swapfile_same(const struct spw_swapfile *a, const struct spw_swapfile *b)
+{
+	struct statx x, y;
+
+	if (a->fd < 0 || b->fd < 0 || look(a->fd, &x) || look(b->fd, &y) || S_ISBLK(x.stx_mode) != S_ISBLK(y.stx_mode))
+		return false;
+	if (S_ISBLK(x.stx_mode))
+		return x.stx_rdev_major == y.stx_rdev_major && x.stx_rdev_minor == y.stx_rdev_minor;
+	return x.stx_dev_major == y.stx_dev_major && x.stx_dev_minor == y.stx_dev_minor && x.stx_ino == y.stx_ino;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #ifndef SPW_CMD_SWAPFILE_H
 #define SPW_CMD_SWAPFILE_H
-/* The file or block device under the file tier. */
+/* The file or block device under the file tier, and what there is of a ghost's. */
 #include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,15 +16,25 @@ struct spw_swapfile {
 	bool discard;        /* freed ranges may be given back to the filesystem */
 	uint32_t bad_n;      /* pages that are never read or written, as the header names them */
 	uint32_t bad[SPW_SWAPHDR_BAD];
+	uint64_t pages;      /* of a ghost: what its header names; it has no descriptor, and of the above nothing */
 	char path[PATH_MAX]; /* as it was given; what is made there has no name */
 };
 
 /* The directory that unlinked swapfiles are made in: $TMPDIR or /var/tmp; not one that is itself in RAM. */
 const char *spw__swapfile_dir(void);
 
-/* 0, or SPW_EXIT_FAILED with the one line said. */
+/* A file or a ghost. 0, or SPW_EXIT_FAILED with the one line said. */
 int spw__swapfile_open(const struct spw_swap *o, bool quiet, struct spw_swapfile *out);
 void spw__swapfile_close(struct spw_swapfile *s);
+
+/*
+ * The other way to have one: *s is as another process of this user has opened it for `o` and says that it is. What can
+ * be looked at without the file system is, and what follows from `o` is filled in. 0, or SPW_EXIT_FAILED with the one
+ * line said.
+ */
+int spw__swapfile_adopt(const struct spw_swap *o, struct spw_swapfile *s);
+/* Are both the same file or device? Without waiting for the file system. */
+bool spw__swapfile_same(const struct spw_swapfile *a, const struct spw_swapfile *b);
 
 /*
  * How many pages of swap the header at path says there are; page 0, the header, is not one of them. It is opened for

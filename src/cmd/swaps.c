@@ -89,7 +89,7 @@ static void vacate(struct spw_swap_place *p)
 	*p = (struct spw_swap_place){.file.fd = -1, .shared_fd = -1};
 }
 
-static void enter(struct spw_swaps *s, const struct spw_swap_place *p, const struct spw_swap *swap, uint64_t pages)
+static void enter(struct spw_swaps *s, const struct spw_swap_place *p, const struct spw_swap *swap)
 {
 	struct spw_ctl_tier *t = &s->ctl->tier[p - s->at];
 
@@ -100,27 +100,34 @@ static void enter(struct spw_swaps *s, const struct spw_swap_place *p, const str
 		.fd = p->file.fd,
 		.shared_fd = p->shared_fd,
 		.shared_bytes = p->shared_bytes,
-		.pages = pages,
+		.pages = p->file.pages,
 	};
 	__atomic_store_n(&t->state, SPW_CTL_ON, __ATOMIC_RELEASE);
-	__atomic_add_fetch(&s->ctl->ghost_pages, pages, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&s->ctl->ghost_pages, p->file.pages, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&s->ctl->changes, 1, __ATOMIC_RELEASE);
 }
 
-int spw__swaps_add(struct spw_swaps *s, const struct spw_swap *swap, bool quiet)
+static int fail_twice(const char *name)
+{
+	return spw__fail("%s: in use by this run already", name);
+}
+
+int spw__swaps_offer(struct spw_swaps *s, const struct spw_swap *swap)
+{
+	if (!find(s, ""))
+		return spw__fail("%u files and ghosts are in use, which is as many as there can be", SPW_CTL_TIERS);
+	return swap->path && find(s, swap->path) ? fail_twice(swap->path) : 0;
+}
+
+int spw__swaps_take(struct spw_swaps *s, const struct spw_swap *swap, struct spw_swapfile *file)
 {
 	struct spw_swap_place *p = find(s, "");
-	uint64_t pages = 0;
-	int failed;
+	int failed = 0;
 
-	if (!p)
-		return spw__fail("%u files and ghosts are in use, which is as many as there can be", SPW_CTL_TIERS);
-	if (swap->path && find(s, swap->path))
-		return spw__fail("%s: in use by this run already", swap->path);
-	if (swap->kind == SPW_SWAP_GHOST)
-		failed = spw__ghost_open(swap->path, &pages);
-	else
-		failed = spw__swapfile_open(swap, quiet, &p->file);
+	for (unsigned i = 0; i < SPW_CTL_TIERS && !failed; i++)
+		if (spw__swapfile_same(&s->at[i].file, file))
+			failed = fail_twice(s->at[i].name);
+	p->file = *file;
 	if (!failed && swap->kind == SPW_SWAP_FILE)
 		failed = share(p, swap->encrypt);
 	if (failed) {
@@ -128,8 +135,18 @@ int spw__swaps_add(struct spw_swaps *s, const struct spw_swap *swap, bool quiet)
 		return failed;
 	}
 	name_place(s, p, swap);
-	enter(s, p, swap, pages);
+	enter(s, p, swap);
 	return 0;
+}
+
+int spw__swaps_add(struct spw_swaps *s, const struct spw_swap *swap, bool quiet)
+{
+	struct spw_swapfile file;
+	int failed = spw__swaps_offer(s, swap);
+
+	if (!failed)
+		failed = spw__swapfile_open(swap, quiet, &file);
+	return failed ? failed : spw__swaps_take(s, swap, &file);
 }
 
 struct spw_swap_place *spw__swaps_find(struct spw_swaps *s, const char *name)

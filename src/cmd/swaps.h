@@ -29,6 +29,11 @@ void spw__swaps_init(struct spw_swaps *s);
 /* Open what `swap` names (a file or a ghost) and let the agents use it. 0, or SPW_EXIT_FAILED with the line said. */
 int spw__swaps_add(struct spw_swaps *s, const struct spw_swap *swap, bool quiet);
 
+/* The same in two steps, for what another process opens: would it be added? Nothing is opened. */
+int spw__swaps_offer(struct spw_swaps *s, const struct spw_swap *swap);
+/* Add what is open, after an offer that was not refused. Takes the file over, in any case. */
+int spw__swaps_take(struct spw_swaps *s, const struct spw_swap *swap, struct spw_swapfile *file);
+
 /* A priority below all that there are, as far as there is one. */
 int8_t spw__swaps_lowest(const struct spw_swaps *s);
 

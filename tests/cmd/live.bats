@@ -141,6 +141,54 @@ until_is() {
 	finish
 }
 
+# shut FILE: nobody else can have what the run has, though the one that opened it has ended.
+shut() { said 125 "$1: in use by a spillway run" mkswap --force "$1"; }
+
+@test "what was added stays claimed, and is free when it is taken away" {
+	"$SPILLWAY" mkswap --size 8M "$T/s"
+	truncate -s 8M "$T/d"
+	loop "$T/d"
+	"$SPILLWAY" mkswap "$LOOP"
+	begin --swap file,size=200M
+	for area in "$T/s" "$LOOP"; do
+		"$SPILLWAY" swapon "$run" "file:$area"
+		shut "$area"
+		said 125 "in use by this run already" swapon "$run" "file:$area"
+		"$SPILLWAY" swapoff "$run" "$area"
+		"$SPILLWAY" mkswap --force "$area"
+	done
+	finish
+}
+
+@test "bad pages that the header names are no room" {
+	"$SPILLWAY" mkswap --size 8M "$T/s"
+	poke "$T/s" 1032 '\002'
+	poke "$T/s" 1536 '\001\0\0\0\005'
+	begin --swap file,size=200M
+	"$SPILLWAY" swapon "$run" "file:$T/s"
+	# 31 segments of 256 KiB fit behind the header; the first has both bad pages in it.
+	[ "$(tier "$T/s" .capacity_bytes)" = $((30 * 262144)) ]
+	finish
+}
+
+@test "root adds what the run's user may open, no more" {
+	[ "$(id -u)" -eq 0 ] || skip "only root can be two users"
+	"$SPILLWAY" mkswap --size 8M "$T/s"
+	mkfifo -m 666 "$T/ready" "$T/go"
+	cp "$SPILLWAY" "${SPILLWAY%/*}/libspillway-agent.so" "$T"
+	setpriv --reuid 4321 --regid 4321 --clear-groups "$T/spillway" run --best-effort --ram 64M --swap zswap -- \
+		sh -c "echo >'$T/ready'; read x <'$T/go'" 3>&- &
+	run=$!
+	read -r <"$T/ready"
+	said 125 "Permission denied" swapon "$run" "file:$T/s"
+	[ -z "$(tier "$T/s" .kind)" ]
+	chown 4321 "$T/s"
+	"$SPILLWAY" swapon "$run" "file:$T/s"
+	[ "$(tier "$T/s" .kind)" = file ]
+	echo >"$T/go"
+	wait "$run"
+}
+
 @test "a file that is behind a loop device is not added" {
 	"$SPILLWAY" mkswap --size 2M "$T/s"
 	loop "$T/s"

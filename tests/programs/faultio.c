@@ -10,9 +10,10 @@
  *     OPERATION FAULT [SKIP [COUNT]]      after SKIP more operations, COUNT of them; 0, the default, is all
  *     write eio | enospc | short | torn | none
  *     read  eio | short | flip | none
+ *     open | getattr  held | none         of /data; held: no answer until none is said
  *
  * "short" does half and says so, "torn" does half and says all, "flip" changes one bit in the middle. Reading /control
- * gives the operations and the faults so far. Ends when it is unmounted, or by SIGTERM.
+ * gives the operations and the faults so far, and how many wait for an answer. Ends when it is unmounted, or by SIGTERM.
  */
 #define FUSE_USE_VERSION 31
 #include <errno.h>
@@ -41,6 +42,9 @@ static const char *const names[] = {"none", "eio", "enospc", "short", "torn", "f
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct plan reads, writes; /* under the lock */
+static bool open_held, getattr_held;
+static unsigned waiting; /* for those */
+static pthread_cond_t released = PTHREAD_COND_INITIALIZER;
 static int backing;
 static off_t size;
 
@@ -72,6 +76,27 @@ static enum fault next_fault(struct plan *p)
 	return fault;
 }
 
+static void wait_while(const bool *held)
+{
+	pthread_mutex_lock(&lock);
+	waiting++;
+	while (*held)
+		pthread_cond_wait(&released, &lock);
+	waiting--;
+	pthread_mutex_unlock(&lock);
+}
+
+static int hold(bool *held, const char *word)
+{
+	if (strcmp(word, "held") && strcmp(word, "none"))
+		return -EINVAL;
+	pthread_mutex_lock(&lock);
+	*held = !strcmp(word, "held");
+	pthread_cond_broadcast(&released);
+	pthread_mutex_unlock(&lock);
+	return 0;
+}
+
 static int command(const char *text)
 {
 	char operation[8], fault[8];
@@ -80,6 +105,8 @@ static int command(const char *text)
 
 	if (sscanf(text, "%7s %7s %llu %llu", operation, fault, &skip, &count) < 2)
 		return -EINVAL;
+	if (!strcmp(operation, "open") || !strcmp(operation, "getattr"))
+		return hold(*operation == 'o' ? &open_held : &getattr_held, fault);
 	p = !strcmp(operation, "read") ? &reads : !strcmp(operation, "write") ? &writes : NULL;
 	for (unsigned i = 0; p && i < sizeof(names) / sizeof(*names); i++) {
 		if (strcmp(fault, names[i]))
@@ -99,9 +126,9 @@ static int report(char *out, size_t room)
 	int n;
 
 	pthread_mutex_lock(&lock);
-	n = snprintf(out, room, "reads %llu %llu\nwrites %llu %llu\n", (unsigned long long)reads.operations,
+	n = snprintf(out, room, "reads %llu %llu\nwrites %llu %llu\nwaiting %u\n", (unsigned long long)reads.operations,
 		     (unsigned long long)reads.faults, (unsigned long long)writes.operations,
-		     (unsigned long long)writes.faults);
+		     (unsigned long long)writes.faults, waiting);
 	pthread_mutex_unlock(&lock);
 	return n;
 }
@@ -116,6 +143,8 @@ static void *op_init(struct fuse_conn_info *conn, struct fuse_config *cfg)
 static int op_getattr(const char *path, struct stat *st, struct fuse_file_info *fi)
 {
 	(void)fi;
+	if (is_data(path))
+		wait_while(&getattr_held);
 	memset(st, 0, sizeof(*st));
 	st->st_uid = getuid();
 	st->st_gid = getgid();
@@ -144,7 +173,8 @@ static int op_readdir(const char *path, void *buf, fuse_fill_dir_t fill, off_t o
 
 static int op_open(const char *path, struct fuse_file_info *fi)
 {
-	(void)path;
+	if (is_data(path))
+		wait_while(&open_held);
 	fi->direct_io = 1;
 	return 0;
 }
