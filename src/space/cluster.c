@@ -97,6 +97,14 @@ static void release_and_unlock(struct spw_space *sp, uint32_t c)
 	spw__spin_unlock(&sp->lock);
 }
 
+void spw__cluster_touched(struct spw_space *sp, uint32_t c)
+{
+	spw__spin_lock(&sp->lock);
+	if (sp->table[c].state == SPW__CLUSTER_NONE)
+		spw__plat_discard(descriptors(sp, c), SPW_PAGE);
+	spw__spin_unlock(&sp->lock);
+}
+
 int spw_cluster_take(struct spw_space *sp, uint32_t *cluster)
 {
 	int rc;

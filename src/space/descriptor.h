@@ -33,10 +33,13 @@
  * object can be given that address, so "same slot, still moving" proves that the entry still means the moved bytes.
  *
  * The lock is taken on live words only, except by the owner of a taken cluster. A FREE entry of a cluster that is being
- * given back is therefore never written to, and stale hints (victims, completions) may name any entry at all.
+ * given back is therefore never changed, and stale hints (victims, completions) may name any entry at all. A
+ * compare-and-swap that is overtaken by all that, from reading the word to giving the page back, changes nothing either,
+ * but makes a page of zeros: spw__lock() then gives it back once more.
  */
 #include "platform/platform.h"
 #include "space/entry.h"
+#include "space/hooks.h"
 #include "space/space.h"
 
 #define SPW__PAYLOAD_MASK ((1ull << SPW_SLOT_BITS) - 1)
@@ -99,7 +102,10 @@ static inline uint64_t spw__word_peek(const uint64_t *d)
 	return __atomic_load_n(d, __ATOMIC_ACQUIRE) & ~SPW__LOCK;
 }
 
-/* Lock the entry and read its word. A FREE word is locked only for its owner; for others false, and not locked. */
+/*
+ * Lock the entry and read its word. A FREE word is locked only for its owner; for others false, not locked, and *w is not
+ * 0 if it became FREE under a compare-and-swap.
+ */
 static inline bool spw__word_lock(uint64_t *d, bool owner, uint64_t *w)
 {
 	unsigned spins = 0;
@@ -111,9 +117,14 @@ static inline bool spw__word_lock(uint64_t *d, bool owner, uint64_t *w)
 			*w = __atomic_load_n(d, __ATOMIC_RELAXED);
 		} else if (!*w && !owner) {
 			return false;
-		} else if (__atomic_compare_exchange_n(d, w, *w | SPW__LOCK, true, __ATOMIC_ACQUIRE,
-						       __ATOMIC_RELAXED)) {
-			return true;
+		} else {
+			SPW__HOOK(SPW__WORD_SEEN, ((spw_entry_t){SPW_ENTRY_NONE}));
+			if (__atomic_compare_exchange_n(d, w, *w | SPW__LOCK, true, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+				return true;
+			if (!*w && !owner) {
+				*w = SPW__LOCK;
+				return false;
+			}
 		}
 	}
 }

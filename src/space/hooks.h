@@ -8,6 +8,7 @@
 #include "space/entry.h"
 
 enum spw__point {
+	SPW__WORD_SEEN,       /* a word that is not locked was read, to lock it; of any entry */
 	SPW__STORE_READY,     /* the object is made, the entry not locked yet */
 	SPW__PUT_CHOSEN,      /* entry locked: the tier took objects when it was asked, nothing is put yet */
 	SPW__REPLACED,        /* the word is new, the old object not freed yet */

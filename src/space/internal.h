@@ -133,10 +133,19 @@ static inline uint64_t spw__peek(const struct spw_space *sp, spw_entry_t e)
 	return spw__entry_valid(sp, e) ? spw__word_peek(&sp->desc[e.idx]) : 0;
 }
 
+/* cluster.c: the descriptors were touched, when they may have been given back already. */
+void __attribute__((cold)) spw__cluster_touched(struct spw_space *sp, uint32_t cluster);
+
 /* Lock a live entry; false if it is FREE. */
 static inline bool spw__lock(struct spw_space *sp, spw_entry_t e, uint64_t *w)
 {
-	return spw__entry_valid(sp, e) && spw__word_lock(&sp->desc[e.idx], false, w);
+	if (!spw__entry_valid(sp, e))
+		return false;
+	if (spw__word_lock(&sp->desc[e.idx], false, w))
+		return true;
+	if (*w)
+		spw__cluster_touched(sp, spw__cluster_of(e));
+	return false;
 }
 
 static inline void spw__unlock(struct spw_space *sp, spw_entry_t e, uint64_t w)

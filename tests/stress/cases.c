@@ -9,6 +9,7 @@
  * its kind says, and when it is freed, none.
  */
 #include "platform/platform.h"
+#include "space/internal.h"
 #include "space/space.h"
 #include "tier/file.h"
 #include "tier/zswap.h"
@@ -16,6 +17,7 @@
 #include "schedule.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -772,6 +774,56 @@ static void a_late_store_is_not_lost_with_its_tier(void **state)
 		stores, NULL);
 }
 
+/* ---- a lock that is taken too late for its cluster ---- */
+
+static spw_entry_t alone; /* in a cluster of its own, which goes with it */
+
+static void in_a_cluster_of_its_own(void)
+{
+	nowhere();
+	CHECK(!spw_alloc(sp, &alone, 1));
+}
+
+static void dups_alone(unsigned me)
+{
+	seen.rc[me][0] = spw_dup(sp, &alone, 1);
+}
+
+static void frees_alone(unsigned me)
+{
+	(void)me;
+	spw_free(sp, &alone, 1);
+}
+
+/* Bit 56 of a page's word in the page map: memory that is this process's alone, so not the kernel's page of zeros. */
+static bool has_page(const void *p)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t word = 0;
+
+	CHECK(fd >= 0 &&
+	      pread(fd, &word, sizeof(word), (off_t)((uintptr_t)p / SPW_PAGE * sizeof(word))) == sizeof(word));
+	close(fd);
+	return word >> 56 & 1;
+}
+
+static void leaves_no_page(void)
+{
+	const void *descriptor = &sp->desc[alone.idx];
+
+	if (!seen.rc[0][0]) {
+		CHECK(has_page(descriptor));
+		spw_free(sp, &alone, 1);
+	}
+	CHECK(!has_page(descriptor));
+}
+
+static void a_late_lock_leaves_no_page_of_descriptors(void **state)
+{
+	(void)state;
+	explore(in_a_cluster_of_its_own, AT(WORD_SEEN) | AT(REPLACED), leaves_no_page, dups_alone, frees_alone, NULL);
+}
+
 /* ---- counts, by threads that run at once ---- */
 
 #define DUPS 30000u
@@ -885,6 +937,7 @@ int main(void)
 		cmocka_unit_test(drain_against_everything),
 		cmocka_unit_test(drain_by_writing),
 		cmocka_unit_test(a_late_store_is_not_lost_with_its_tier),
+		cmocka_unit_test(a_late_lock_leaves_no_page_of_descriptors),
 		cmocka_unit_test(counts_go_past_a_hundred_thousand_from_four_threads),
 	};
 
