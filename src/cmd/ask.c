@@ -24,6 +24,7 @@
 #include "cmd/options.h"
 #include "cmd/say.h"
 #include "cmd/serve.h"
+#include "cmd/swapfile.h"
 
 static const struct timeval patience = {.tv_sec = 5};
 

@@ -54,6 +54,17 @@ const char *spw__swapfile_dir(void)
 	return dir && *dir && !directory_in_ram(dir) ? dir : "/var/tmp";
 }
 
+int spw__swapfile_absolute(const char *path, char *out, size_t room)
+{
+	char cwd[PATH_MAX] = "";
+
+	if (*path != '/' && !getcwd(cwd, sizeof(cwd)))
+		return spw__fail("the working directory: %s", strerror(errno));
+	if (snprintf(out, room, "%s%s%s", cwd, *path == '/' ? "" : "/", path) >= (int)room)
+		return spw__fail("%s: too long", path);
+	return 0;
+}
+
 /* Buffered: all that is read and written here is the header. Agents open it O_DIRECT for themselves. */
 static int open_unlinked(const char *dir)
 {

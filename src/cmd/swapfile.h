@@ -23,6 +23,9 @@ struct spw_swapfile {
 /* The directory that unlinked swapfiles are made in: $TMPDIR or /var/tmp; not one that is itself in RAM. */
 const char *spw__swapfile_dir(void);
 
+/* The path as it can be said in every working directory. 0, or SPW_EXIT_FAILED with the one line said. */
+int spw__swapfile_absolute(const char *path, char *out, size_t room);
+
 /* A file or a ghost. 0, or SPW_EXIT_FAILED with the one line said. */
 int spw__swapfile_open(const struct spw_swap *o, bool quiet, struct spw_swapfile *out);
 void spw__swapfile_close(struct spw_swapfile *s);

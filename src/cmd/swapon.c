@@ -66,16 +66,13 @@ static int become(const struct user *u)
 static int absolute(const char *swap, char *out, size_t room)
 {
 	const char *path = strchr(swap, ':'), *keys = strchr(swap, ',');
-	char cwd[PATH_MAX];
+	int kind = path ? (int)(path + 1 - swap) : 0;
 
-	if (!path || (keys && keys < path) || path[1] == '/') {
+	if (!path || (keys && keys < path))
 		return snprintf(out, room, "%s", swap) < (int)room ? 0 : spw__fail("%s: too long", swap);
-	}
-	if (!getcwd(cwd, sizeof(cwd)))
-		return spw__fail("the working directory: %s", strerror(errno));
-	if (snprintf(out, room, "%.*s:%s/%s", (int)(path - swap), swap, cwd, path + 1) >= (int)room)
+	if (snprintf(out, room, "%.*s", kind, swap) >= (int)room)
 		return spw__fail("%s: too long", swap);
-	return 0;
+	return spw__swapfile_absolute(path + 1, out + kind, room - (size_t)kind);
 }
 
 /* The request for a file that is open. */

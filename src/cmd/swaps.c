@@ -31,19 +31,22 @@ static struct spw_swap_place *find(struct spw_swaps *s, const char *name)
 	return NULL;
 }
 
-/* Its path, or "file" and a number where there are several without one. */
-static void name_place(struct spw_swaps *s, struct spw_swap_place *p, const struct spw_swap *swap)
+/*
+ * Its path from the root on, so that it means the same in every directory and is never "file", which is what one without
+ * a path is called. Names go into JSON: what is no UTF-8 is changed. A number tells those apart that would be equal.
+ */
+static void name_place(struct spw_swaps *s, struct spw_swap_place *p, const char *path)
 {
-	char name[PATH_MAX];
+	char base[PATH_MAX], name[SPW_SWAP_NAME];
 
-	snprintf(name, sizeof(name), "%s", swap->path ? swap->path : "file");
-	for (unsigned n = 2; !swap->path && find(s, name); n++)
-		snprintf(name, sizeof(name), "file.%u", n);
-	/* Names go into JSON. */
-	json_t *valid = json_string(name);
-	for (char *at = name; !valid && *at; at++)
+	snprintf(base, sizeof(base), "%s", path ? path : "file");
+	json_t *valid = json_string(base);
+	for (char *at = base; !valid && *at; at++)
 		*at = (unsigned char)*at < 0x80 ? *at : '?';
 	json_decref(valid);
+	snprintf(name, sizeof(name), "%s", base);
+	for (unsigned n = 2; find(s, name); n++)
+		snprintf(name, sizeof(name), "%s.%u", base, n);
 	memcpy(p->name, name, sizeof(name));
 }
 
@@ -116,13 +119,19 @@ int spw__swaps_offer(struct spw_swaps *s, const struct spw_swap *swap)
 {
 	if (!find(s, ""))
 		return spw__fail("%u files and ghosts are in use, which is as many as there can be", SPW_CTL_TIERS);
-	return swap->path && find(s, swap->path) ? fail_twice(swap->path) : 0;
+	if (!swap->path)
+		return 0;
+	char path[PATH_MAX];
+	int failed = spw__swapfile_absolute(swap->path, path, sizeof(path));
+
+	return failed ? failed : find(s, path) ? fail_twice(swap->path) : 0;
 }
 
 int spw__swaps_take(struct spw_swaps *s, const struct spw_swap *swap, struct spw_swapfile *file)
 {
 	struct spw_swap_place *p = find(s, "");
-	int failed = 0;
+	char path[PATH_MAX];
+	int failed = swap->path ? spw__swapfile_absolute(swap->path, path, sizeof(path)) : 0;
 
 	for (unsigned i = 0; i < SPW_CTL_TIERS && !failed; i++)
 		if (spw__swapfile_same(&s->at[i].file, file))
@@ -134,7 +143,7 @@ int spw__swaps_take(struct spw_swaps *s, const struct spw_swap *swap, struct spw
 		vacate(p);
 		return failed;
 	}
-	name_place(s, p, swap);
+	name_place(s, p, swap->path ? path : NULL);
 	enter(s, p, swap);
 	return 0;
 }

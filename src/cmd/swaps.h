@@ -7,9 +7,11 @@
 #include "host/control.h"
 #include "tier/file.h"
 
+#define SPW_SWAP_NAME (PATH_MAX + 16)
+
 /* Number i of the table, as only this process knows it. */
 struct spw_swap_place {
-	char name[PATH_MAX];            /* "" when the place is free; unique */
+	char name[SPW_SWAP_NAME];       /* "" when the place is free; unique */
 	struct spw_swapfile file;       /* fd -1 of a ghost */
 	struct spw_file_shared *shared; /* NULL of a ghost */
 	int shared_fd;

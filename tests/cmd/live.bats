@@ -227,6 +227,25 @@ shut() { said 125 "$1: in use by a spillway run" mkswap --force "$1"; }
 	finish
 }
 
+@test "a file called file is not the unnamed one" {
+	cd "$T"
+	(umask 077 && : >file && : >file.2)
+	begin --swap file,size=100M --swap file:file,size=8M --swap file,size=8M --swap file:file.2,size=8M
+	[ "$("$SPILLWAY" list --json "$run" | jq -c '[.tiers[].name]')" = "[\"zswap\",\"file\",\"$T/file\",\"file.2\",\"$T/file.2\"]" ]
+	said 125 "in use by this run already" swapon "$run" "file:file"
+	"$SPILLWAY" swapoff "$run" "$T/file"
+	"$SPILLWAY" swapoff "$run" file.2
+	[ "$("$SPILLWAY" list --json "$run" | jq -c '[.tiers[].name]')" = "[\"zswap\",\"file\",\"$T/file.2\"]" ]
+	finish
+}
+
+@test "paths that are no UTF-8 have names of their own" {
+	cd "$T"
+	begin --swap file,size=100M --swap "file:$T/"$'\xfe'",size=8M" --swap "file:$T/"$'\xff'",size=8M"
+	[ "$("$SPILLWAY" list --json "$run" | jq -c '[.tiers[].name]')" = "[\"zswap\",\"file\",\"$T/?\",\"$T/?.2\"]" ]
+	finish
+}
+
 @test "a run that is stopped does not hold up list" {
 	begin --swap file,size=100M
 	kill -STOP "$run"
