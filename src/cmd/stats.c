@@ -67,56 +67,100 @@ static json_t *faults(const struct spw_ctl_total *total)
 			 number(LOAD(total->fault_max_ns)));
 }
 
-static json_t *zswap_tier(const struct spw_ctl *ctl, const struct sums *s)
+/* What is said of each tier. */
+struct figures {
+	const char *name, *kind, *state;
+	uint64_t capacity, used, pages, stored, reads, writes, errors;
+	int priority;
+};
+
+static json_t *tier(const struct figures *f)
 {
-	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "name", "zswap", "kind", "zswap",
-			 "capacity_bytes", number(ctl->zswap_bytes), "used_bytes", number(s->pool_bytes), "pages",
-			 number(s->pool_pages), "stored_bytes", number(s->pool_stored), "reads",
-			 number(LOAD(ctl->total.pool_reads)), "writes", number(LOAD(ctl->total.pool_writes)), "errors",
-			 number(LOAD(ctl->total.pool_errors)));
+	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:s}", "name", f->name, "kind", f->kind,
+			 "capacity_bytes", number(f->capacity), "used_bytes", number(f->used), "pages",
+			 number(f->pages), "stored_bytes", number(f->stored), "reads", number(f->reads), "writes",
+			 number(f->writes), "errors", number(f->errors), "priority", f->priority, "state", f->state);
+}
+
+static json_t *zswap_tier(const struct spw_swaps *swaps, const struct sums *s)
+{
+	const struct spw_ctl *ctl = swaps->ctl;
+
+	return tier(&(struct figures){
+		.name = "zswap",
+		.kind = "zswap",
+		.capacity = ctl->zswap_bytes,
+		.used = s->pool_bytes,
+		.pages = s->pool_pages,
+		.stored = s->pool_stored,
+		.reads = LOAD(ctl->total.pool_reads),
+		.writes = LOAD(ctl->total.pool_writes),
+		.errors = LOAD(ctl->total.pool_errors),
+		.priority = swaps->zswap_priority,
+		.state = "on",
+	});
 }
 
 static json_t *other_tier(const struct spw_swaps *swaps, unsigned i, const struct sums *s)
 {
 	const struct spw_ctl_tier *t = &swaps->ctl->tier[i];
 	const struct spw_swap_place *p = &swaps->at[i];
-	uint64_t used = 0, capacity = t->pages * SPW_PAGE;
+	struct figures f = {
+		.name = p->name,
+		.kind = p->shared ? "file" : "ghost",
+		.pages = s->part[i].pages,
+		.stored = s->part[i].stored,
+		.reads = LOAD(t->reads),
+		.writes = LOAD(t->writes),
+		.errors = LOAD(t->errors),
+		.priority = t->priority,
+		.state = LOAD(t->state) == SPW_CTL_DRAINING ? "draining" : "on",
+	};
 
-	if (p->shared)
-		spw__file_shared_use(p->shared, &used, &capacity);
-	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "name", p->name, "kind",
-			 p->shared ? "file" : "ghost", "capacity_bytes", number(capacity), "used_bytes", number(used),
-			 "pages", number(s->part[i].pages), "stored_bytes", number(s->part[i].stored), "reads",
-			 number(LOAD(t->reads)), "writes", number(LOAD(t->writes)), "errors", number(LOAD(t->errors)));
+	spw__swaps_size(swaps, p, &f.used, &f.capacity);
+	return tier(&f);
 }
 
-/* As long as it runs, a tier also has a priority and may be on its way out. */
-static json_t *live(json_t *tier, int priority, uint32_t state)
-{
-	json_object_set_new(tier, "priority", json_integer(priority));
-	json_object_set_new(tier, "state", json_string(state == SPW_CTL_DRAINING ? "draining" : "on"));
-	return tier;
-}
-
-/* In order of priority. */
-static json_t *tiers(const struct spw_swaps *swaps, const struct sums *s, bool running)
+/* Those that there are, in order of priority. */
+static json_t *tiers(const struct spw_swaps *swaps, const struct sums *s)
 {
 	const struct spw_ctl *ctl = swaps->ctl;
 	json_t *list = json_array();
 
 	for (int priority = INT8_MAX; priority >= INT8_MIN; priority--) {
-		if (ctl->zswap_bytes && swaps->zswap_priority == priority) {
-			json_t *tier = zswap_tier(ctl, s);
-			json_array_append_new(list, running ? live(tier, priority, SPW_CTL_ON) : tier);
-		}
-		for (unsigned i = 0; i < SPW_CTL_TIERS; i++) {
-			if (!swaps->at[i].name[0] || ctl->tier[i].priority != priority)
-				continue;
-			json_t *tier = other_tier(swaps, i, s);
-			json_array_append_new(list, running ? live(tier, priority, LOAD(ctl->tier[i].state)) : tier);
-		}
+		if (ctl->zswap_bytes && swaps->zswap_priority == priority)
+			json_array_append_new(list, zswap_tier(swaps, s));
+		for (unsigned i = 0; i < SPW_CTL_TIERS; i++)
+			if (swaps->at[i].name[0] && ctl->tier[i].priority == priority)
+				json_array_append_new(list, other_tier(swaps, i, s));
 	}
 	return list;
+}
+
+/* Those that have left, the latest first. */
+static void add_past(json_t *list, const struct spw_pasts *pasts)
+{
+	for (unsigned i = pasts->left; i-- > spw__past_summed(pasts);) {
+		const struct spw_past *p = &pasts->at[i % SPW_PAST];
+
+		json_array_append_new(list, tier(&(struct figures){
+						    .name = p->name ? p->name : "",
+						    .kind = p->kind == SPW_CTL_FILE ? "file" : "ghost",
+						    .capacity = p->capacity_bytes,
+						    .reads = p->reads,
+						    .writes = p->writes,
+						    .errors = p->errors,
+						    .priority = p->priority,
+						    .state = "off",
+					    }));
+	}
+}
+
+/* Those that are not told of one by one any more. */
+static json_t *tiers_before(const struct spw_pasts *p)
+{
+	return json_pack("{s:o, s:o, s:o, s:o}", "tiers", number(spw__past_summed(p)), "reads", number(p->sum.reads),
+			 "writes", number(p->sum.writes), "errors", number(p->sum.errors));
 }
 
 json_t *spw__stats_live(const struct spw_tree *t)
@@ -133,7 +177,7 @@ json_t *spw__stats_live(const struct spw_tree *t)
 	json_object_set_new(o, "resident_bytes", number(LOAD(ctl->tree_bytes)));
 	json_object_set_new(o, "swapped_pages", number(s.swapped_pages));
 	json_object_set_new(o, "processes", json_integer(t->processes));
-	json_object_set_new(o, "tiers", tiers(t->swaps, &s, true));
+	json_object_set_new(o, "tiers", tiers(t->swaps, &s));
 	return o;
 }
 
@@ -163,7 +207,11 @@ void spw__stats_write(FILE *to, const struct spw_tree *t, double wall_seconds)
 	json_object_set_new(o, "processes", number(LOAD(total->processes) + t->uncapped_processes));
 	json_object_set_new(o, "processes_uncapped", number(t->uncapped_processes));
 	json_object_set_new(o, "faults", faults(total));
-	json_object_set_new(o, "tiers", tiers(t->swaps, &s, false));
+	json_t *list = tiers(t->swaps, &s);
+	add_past(list, &t->swaps->past);
+	json_object_set_new(o, "tiers", list);
+	if (spw__past_summed(&t->swaps->past))
+		json_object_set_new(o, "tiers_before", tiers_before(&t->swaps->past));
 	json_dumpf(o, to, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
 	fputc('\n', to);
 	json_decref(o);

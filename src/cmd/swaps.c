@@ -173,6 +173,14 @@ int8_t spw__swaps_lowest(const struct spw_swaps *s)
 	return (int8_t)(lowest > INT8_MIN ? lowest - 1 : lowest);
 }
 
+void spw__swaps_size(const struct spw_swaps *s, const struct spw_swap_place *p, uint64_t *used, uint64_t *capacity)
+{
+	*used = 0;
+	*capacity = s->ctl->tier[p - s->at].pages * SPW_PAGE;
+	if (p->shared)
+		spw__file_shared_use(p->shared, used, capacity);
+}
+
 struct spw_swap_use spw__swaps_use(const struct spw_swaps *s, const struct spw_swap_place *p)
 {
 	unsigned i = (unsigned)(p - s->at);
@@ -216,8 +224,26 @@ void spw__swaps_cancel(struct spw_swaps *s, struct spw_swap_place *p)
 	change(s, p, SPW_CTL_ON);
 }
 
+/* What was done on it stays in the statistics. */
+static void remember(struct spw_swaps *s, const struct spw_swap_place *p)
+{
+	const struct spw_ctl_tier *t = &s->ctl->tier[p - s->at];
+	struct spw_past past = {
+		.kind = t->kind,
+		.priority = t->priority,
+		.reads = __atomic_load_n(&t->reads, __ATOMIC_RELAXED),
+		.writes = __atomic_load_n(&t->writes, __ATOMIC_RELAXED),
+		.errors = __atomic_load_n(&t->errors, __ATOMIC_RELAXED),
+	};
+	uint64_t used;
+
+	spw__swaps_size(s, p, &used, &past.capacity_bytes);
+	spw__past_add(&s->past, p->name, &past);
+}
+
 void spw__swaps_remove(struct spw_swaps *s, struct spw_swap_place *p)
 {
+	remember(s, p);
 	change(s, p, SPW_CTL_OFF);
 	vacate(p);
 }
@@ -246,4 +272,5 @@ void spw__swaps_close(struct spw_swaps *s)
 {
 	for (unsigned i = 0; i < SPW_CTL_TIERS; i++)
 		vacate(&s->at[i]);
+	spw__past_free(&s->past);
 }

@@ -3,6 +3,7 @@
 #define SPW_CMD_SWAPS_H
 /* The tiers outside of RAM: opened here, and entered into the table that the agents follow (host/control.h). */
 #include "cmd/options.h"
+#include "cmd/past.h"
 #include "cmd/swapfile.h"
 #include "host/control.h"
 #include "tier/file.h"
@@ -23,6 +24,7 @@ struct spw_swaps {
 	struct spw_swap_place at[SPW_CTL_TIERS];
 	int8_t zswap_priority; /* for the order in which tiers are named; all pages go through the pool */
 	uint32_t generation;   /* last given out */
+	struct spw_pasts past;
 };
 
 /* Empty, and without a table. */
@@ -48,6 +50,8 @@ struct spw_swap_use {
 
 /* The place of that name, or NULL. */
 struct spw_swap_place *spw__swaps_find(struct spw_swaps *s, const char *name);
+/* Bytes: what is taken of it, and all. */
+void spw__swaps_size(const struct spw_swaps *s, const struct spw_swap_place *p, uint64_t *used, uint64_t *capacity);
 struct spw_swap_use spw__swaps_use(const struct spw_swaps *s, const struct spw_swap_place *p);
 /*
  * Let the agents empty the place and close it, or (cancel) let them use it again. Once no process has it open, remove.

@@ -77,7 +77,23 @@ until_is() {
 		[ -z "$(tier "$T/more" .pages)" ]
 	done
 	finish
-	[ "$(jq -c '[.tiers[].errors]' "$T/stats")" = '[0,0]' ]
+	[ "$(jq -c '[.tiers[]|select(.errors > 0)]' "$T/stats")" = '[]' ]
+	[ "$(jq -c '[.tiers[]|[.name, .state]]' "$T/stats")" = '[["zswap","on"],["file","on"],["'"$T"'/more","off"],["file","off"],["'"$T"'/more","off"],["file","off"],["'"$T"'/more","off"],["file","off"]]' ]
+	# All held pages, and a place taken anew does not lose the figures of who had it before.
+	[ "$(jq '[.tiers[]|select(.state == "off")|.writes > 0 and .reads > 0 and .pages == 0 and .used_bytes == 0]|all' "$T/stats")" = true ]
+}
+
+@test "of many tiers that came and went the oldest are summed up" {
+	"$SPILLWAY" mkswap --ghost --size 1G "$T/ghost"
+	begin --swap file,size=100M --swap "file:$T/first,size=100M"
+	"$SPILLWAY" swapoff "$run" file
+	for round in $(seq 16); do
+		"$SPILLWAY" swapon "$run" "ghost:$T/ghost"
+		"$SPILLWAY" swapoff "$run" "$T/ghost"
+	done
+	finish
+	[ "$(jq '[.tiers[]|select(.state == "off")|.name == "'"$T"'/ghost"]|length == 16 and all' "$T/stats")" = true ]
+	[ "$(jq '.tiers_before|.tiers == 1 and .writes > 0 and .reads > 0 and .errors == 0' "$T/stats")" = true ]
 }
 
 @test "swapoff is refused, with figures, where nothing else has room" {

@@ -99,7 +99,7 @@ stat_of() {
 @test "statistics have exactly their fields" {
 	[ "$(stat_of 'keys_unsorted' --ram 64M)" = '["version","wall_seconds","ram_limit_bytes","resident_peak_bytes","swapped_pages","swapped_pages_peak","swap_out_pages","swap_in_pages","same_filled_pages","writeback_pages","metadata_bytes","metadata_bytes_per_page","cap_exceeded_bytes","processes","processes_uncapped","faults","tiers"]' ]
 	[ "$(jq -c '.faults|keys_unsorted' "$T/stats")" = '["count","p50_ns","p99_ns","max_ns"]' ]
-	[ "$(jq -c '.tiers[0]|keys_unsorted' "$T/stats")" = '["name","kind","capacity_bytes","used_bytes","pages","stored_bytes","reads","writes","errors"]' ]
+	[ "$(jq -c '.tiers[0]|keys_unsorted' "$T/stats")" = '["name","kind","capacity_bytes","used_bytes","pages","stored_bytes","reads","writes","errors","priority","state"]' ]
 }
 
 @test "statistics on stderr" {
