@@ -203,6 +203,24 @@ static void print_run(const json_t *run)
 	       json_string_value(json_object_get(run, "program")));
 }
 
+/* Which processes cannot open it. */
+static void print_unopened(const json_t *tier)
+{
+	const json_t *list = json_object_get(tier, "unopened"), *u;
+	const char *name = json_string_value(json_object_get(tier, "name"));
+	long long more =
+		json_integer_value(json_object_get(tier, "unopened_processes")) - (long long)json_array_size(list);
+	size_t i;
+
+	json_array_foreach(list, i, u)
+		printf("\n%s: %s (pid %lld) cannot open it: %s", name, json_string_value(json_object_get(u, "name")),
+		       json_integer_value(json_object_get(u, "pid")), json_string_value(json_object_get(u, "error")));
+	if (more > 0)
+		printf("\n%s: and %lld more", name, more);
+	if (json_array_size(list))
+		putchar('\n');
+}
+
 static void print_tiers(const json_t *run)
 {
 	const json_t *t;
@@ -216,6 +234,7 @@ static void print_tiers(const json_t *run)
 		json_integer_value(json_object_get(t, "priority")), json_string_value(json_object_get(t, "state")),
 		size_of(t, "capacity_bytes", a), size_of(t, "used_bytes", b),
 		json_integer_value(json_object_get(t, "pages")), json_string_value(json_object_get(t, "name")));
+	json_array_foreach(json_object_get(run, "tiers"), i, t) print_unopened(t);
 }
 
 static json_t *ask_one(int fd, const char *pid)

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "cmd/caps.h"
+#include "cmd/health.h"
 #include "cmd/help.h"
 #include "cmd/launch.h"
 #include "cmd/limits.h"
@@ -286,6 +287,7 @@ static int supervise(struct run *r)
 			return spw__fail("every tier is full; the program was ended (--on-full kill)");
 		}
 		uint64_t ns = spw__tree_tick(&r->tree, changed);
+		spw__health_look(&r->swaps);
 		struct timespec wait = {.tv_nsec = (long)ns};
 		bool woken = ppoll(p, 1 + spw__serve_poll(&r->serve, p + 1), &wait, NULL) > 0;
 

@@ -6,7 +6,9 @@
 #include "cmd/stats.h"
 
 #include <jansson.h>
+#include <string.h>
 
+#include "cmd/health.h"
 #include "host/latency.h"
 
 #define LOAD(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
@@ -101,6 +103,27 @@ static json_t *zswap_tier(const struct spw_swaps *swaps, const struct sums *s)
 	});
 }
 
+/* Who cannot open it, if anybody. */
+static void add_unopened(json_t *tier, const struct spw_swaps *swaps, const struct spw_swap_place *p)
+{
+	struct spw_unopened u[SPW_UNOPENED];
+	unsigned all = spw__health_unopened(swaps, p, u, SPW_UNOPENED);
+	json_t *list = json_array();
+
+	if (all) {
+		json_object_set_new(tier, "unopened_processes", number(all));
+		json_object_set(tier, "unopened", list);
+	}
+	for (unsigned i = 0; i < all && i < SPW_UNOPENED; i++) {
+		json_t *name =
+			json_stringn(u[i].process->comm, strnlen(u[i].process->comm, sizeof(u[i].process->comm)));
+
+		json_array_append_new(list, json_pack("{s:i, s:o, s:s}", "pid", u[i].process->pid, "name",
+						      name ? name : json_string("?"), "error", strerror(u[i].error)));
+	}
+	json_decref(list);
+}
+
 static json_t *other_tier(const struct spw_swaps *swaps, unsigned i, const struct sums *s)
 {
 	const struct spw_ctl_tier *t = &swaps->ctl->tier[i];
@@ -118,7 +141,9 @@ static json_t *other_tier(const struct spw_swaps *swaps, unsigned i, const struc
 	};
 
 	spw__swaps_size(swaps, p, &f.used, &f.capacity);
-	return tier(&f);
+	json_t *o = tier(&f);
+	add_unopened(o, swaps, p);
+	return o;
 }
 
 /* Those that there are, in order of priority. */

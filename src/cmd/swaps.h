@@ -17,6 +17,7 @@ struct spw_swap_place {
 	struct spw_file_shared *shared; /* NULL of a ghost */
 	int shared_fd;
 	size_t shared_bytes;
+	bool told_unopened; /* that a process cannot open it */
 };
 
 struct spw_swaps {

@@ -38,6 +38,7 @@ enum spw_rest {
 struct spw_ctl_part {
 	uint64_t pages;      /* A objects */
 	uint64_t stored;     /* A bytes of them */
+	uint64_t unopened;   /* A generation of a tier that it cannot open << 32 | errno, 0 = none */
 	uint32_t generation; /* A of the tier that it has open, 0 = none: it can have nothing on it */
 	int32_t error;       /* A -errno of the last attempt to empty it, 0 = none */
 };

@@ -243,6 +243,24 @@ shut() { said 125 "$1: in use by a spillway run" mkswap --force "$1"; }
 	finish
 }
 
+@test "a file that a process cannot open is tried again, and told of until it works" {
+	begin --swap file,size=100M
+	local program
+	program=$("$SPILLWAY" list --json "$run" | jq .program_pid)
+	# The agent's descriptors count among the program's.
+	prlimit --pid "$program" --nofile=1:
+	"$SPILLWAY" swapon "$run" "file:$T/more,size=100M,priority=9"
+	until_is "$T/more" '.unopened[0].error' "Too many open files"
+	[ "$(tier "$T/more" '"\(.unopened_processes) \(.unopened[0].pid) \(.unopened[0].name) \(.pages)"')" = "1 $program python3 0" ]
+	[[ $("$SPILLWAY" list "$run") == *"$T/more: python3 (pid $program) cannot open it: Too many open files"* ]]
+	prlimit --pid "$program" --nofile=1024:
+	until_is "$T/more" .unopened null
+	until_is "$T/more" '(.pages > 0)' true
+	finish
+	[ "$(grep -c "cannot open it" "$T/err")" = 1 ]
+	grep -q "^spillway: $T/more: python3 (pid $program) cannot open it: Too many open files; it does without, and tries again$" "$T/err"
+}
+
 @test "a file called file is not the unnamed one" {
 	cd "$T"
 	(umask 077 && : >file && : >file.2)

@@ -198,9 +198,10 @@ static int make_space(struct spw__agent *a)
 	/* Room for every byte under any cap: the pool's own limit is set, and changed, while it runs. */
 	ret = spw__zswap_create(0, "zswap", a->ctl->zswap_bytes, a->ctl->memory_bytes * 2, &a->zswap);
 	ret = ret ? ret : spw_space_add_tier(a->space, a->zswap);
-	ret = ret ? ret : spw__tiers_follow(a);
 	if (ret)
 		return ret;
+	/* The pool alone is better than no cap. */
+	spw__tiers_follow(a);
 	a->reclaim_work = make_work(a);
 	a->fault_work = make_work(a);
 	return a->reclaim_work && a->fault_work ? spw__pt_init(&a->pt, a->space) : -ENOMEM;
@@ -237,8 +238,10 @@ int spw__agent_arm(struct spw__agent *a)
 		__atomic_fetch_or(&a->rec->flags, SPW_PROC_ARMED, __ATOMIC_RELAXED);
 		return 0;
 	}
-	for (unsigned i = 0; i < SPW_CTL_TIERS; i++)
+	for (unsigned i = 0; i < SPW_CTL_TIERS; i++) {
+		__atomic_store_n(&a->rec->part[i].unopened, 0, __ATOMIC_RELAXED);
 		__atomic_store_n(&a->rec->part[i].generation, 0, __ATOMIC_RELEASE);
+	}
 	__atomic_fetch_or(&a->rec->flags, SPW_PROC_REFUSED, __ATOMIC_RELAXED);
 	if (!a->ctl->best_effort)
 		spw__say("process %u cannot be capped (error %u); run `spillway doctor`",

@@ -25,6 +25,8 @@
 #include <sys/mman.h>
 
 #define DRAIN_STEP 64u /* objects: some ms of small reads */
+#define RETRY_MIN  100000000ull
+#define RETRY_MAX  10000000000ull
 
 /* A descriptor of `spillway run`, as a description of our own. */
 static int open_theirs(const struct spw_ctl *c, int32_t fd, int flags)
@@ -125,6 +127,8 @@ static int attach(struct spw__agent *a, unsigned i)
 		ret = open_tier(a, i);
 	if (!there || ret)
 		__atomic_store_n(mine, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&a->rec->part[i].unopened, ret ? (uint64_t)generation << 32 | (uint32_t)-ret : 0,
+			 __ATOMIC_RELAXED);
 	return ret;
 }
 
@@ -161,23 +165,28 @@ static int follow(struct spw__agent *a, unsigned i)
 		end_drain(a, i);
 	else if (state == SPW_CTL_DRAINING && o->tier && !o->draining)
 		begin_drain(a, i);
+	else if (!o->tier)
+		__atomic_store_n(&a->rec->part[i].unopened, 0, __ATOMIC_RELAXED);
 	return 0;
 }
 
-int spw__tiers_follow(struct spw__agent *a)
+void spw__tiers_follow(struct spw__agent *a)
 {
 	uint32_t changes = __atomic_load_n(&a->ctl->changes, __ATOMIC_ACQUIRE);
-	int first = 0;
+	struct spw__tiers *t = &a->tiers;
+	bool failed = false;
 
-	if (changes == a->tiers.changes)
-		return 0;
-	a->tiers.changes = changes;
-	for (unsigned i = 0; i < SPW_CTL_TIERS; i++) {
-		int ret = follow(a, i);
-
-		first = first ? first : ret;
-	}
-	return first;
+	if (changes == t->changes && (!t->retry_at || spw__plat_now_ns() < t->retry_at))
+		return;
+	if (changes != t->changes)
+		t->retry_ns = 0;
+	t->changes = changes;
+	for (unsigned i = 0; i < SPW_CTL_TIERS; i++)
+		failed |= follow(a, i) != 0;
+	t->retry_ns = t->retry_ns * 2 < RETRY_MIN   ? RETRY_MIN
+		      : t->retry_ns * 2 > RETRY_MAX ? RETRY_MAX
+						    : t->retry_ns * 2;
+	t->retry_at = failed ? spw__plat_now_ns() + t->retry_ns : 0;
 }
 
 static void publish(struct spw__agent *a, unsigned i)

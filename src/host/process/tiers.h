@@ -26,14 +26,16 @@ struct spw__tiers {
 	uint32_t changes; /* of the table that were looked at */
 	unsigned files;   /* open ones */
 	unsigned draining;
+	uint64_t retry_at, retry_ns; /* when to try again what could not be opened, 0 = there is none; and the pause */
 	struct spw__open_tier open[SPW_CTL_TIERS];
 };
 
 /*
- * Follow the table in the control region: open what is new, begin to empty what is to go. 0, or -errno of the first that
- * cannot be opened (the others are). Before the handler runs, or with agent.work held and not the host lock.
+ * Follow the table in the control region: open what is new, begin to empty what is to go. What cannot be opened is
+ * named in the record, and tried again with back-off. Before the handler runs, or with agent.work held and not the host
+ * lock.
  */
-int spw__tiers_follow(struct spw__agent *a);
+void spw__tiers_follow(struct spw__agent *a);
 /*
  * Go on emptying what is to go, at most until `until` (ns), and close what is empty. True: there is more to do. With
  * agent.work held, not the host lock.
