@@ -203,15 +203,19 @@ static void print_run(const json_t *run)
 	       json_string_value(json_object_get(run, "program")));
 }
 
-/* Which processes cannot open it. */
-static void print_unopened(const json_t *tier)
+/* What is wrong with it: why it is dead, and which processes cannot open it. */
+static void print_trouble(const json_t *tier)
 {
 	const json_t *list = json_object_get(tier, "unopened"), *u;
 	const char *name = json_string_value(json_object_get(tier, "name"));
 	long long more =
 		json_integer_value(json_object_get(tier, "unopened_processes")) - (long long)json_array_size(list);
+	const char *error = json_string_value(json_object_get(tier, "error"));
 	size_t i;
 
+	if (error)
+		printf("\n%s: dead (%s), %lld pages on it cannot be read\n", name, error,
+		       json_integer_value(json_object_get(tier, "unreadable_pages")));
 	json_array_foreach(list, i, u)
 		printf("\n%s: %s (pid %lld) cannot open it: %s", name, json_string_value(json_object_get(u, "name")),
 		       json_integer_value(json_object_get(u, "pid")), json_string_value(json_object_get(u, "error")));
@@ -234,7 +238,7 @@ static void print_tiers(const json_t *run)
 		json_integer_value(json_object_get(t, "priority")), json_string_value(json_object_get(t, "state")),
 		size_of(t, "capacity_bytes", a), size_of(t, "used_bytes", b),
 		json_integer_value(json_object_get(t, "pages")), json_string_value(json_object_get(t, "name")));
-	json_array_foreach(json_object_get(run, "tiers"), i, t) print_unopened(t);
+	json_array_foreach(json_object_get(run, "tiers"), i, t) print_trouble(t);
 }
 
 static json_t *ask_one(int fd, const char *pid)

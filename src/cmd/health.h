@@ -4,8 +4,11 @@
 /* Files that do not work as they should. See health.c. Of the supervisor's one thread. */
 #include "cmd/swaps.h"
 
-/* Look at what the agents have met, and say what is new. Once a tick; cheap. */
-void spw__health_look(struct spw_swaps *s);
+/*
+ * Look at what the agents have met, and say what is new. A file that has died is to be emptied from then on, and is
+ * removed when it is. Once a tick; cheap. Returns whether the table has changed.
+ */
+bool spw__health_look(struct spw_swaps *s);
 
 /* A process that cannot open a tier. */
 struct spw_unopened {

@@ -14,6 +14,8 @@ struct spw_past {
 	enum spw_ctl_kind kind;
 	int priority;
 	uint64_t capacity_bytes, reads, writes, errors;
+	int died_of;   /* errno; 0 = it was taken away */
+	uint64_t lost; /* pages that could not be read then */
 };
 
 struct spw_pasts {

@@ -287,7 +287,8 @@ static int supervise(struct run *r)
 			return spw__fail("every tier is full; the program was ended (--on-full kill)");
 		}
 		uint64_t ns = spw__tree_tick(&r->tree, changed);
-		spw__health_look(&r->swaps);
+		if (spw__health_look(&r->swaps))
+			spw__tree_kick(&r->tree);
 		struct timespec wait = {.tv_nsec = (long)ns};
 		bool woken = ppoll(p, 1 + spw__serve_poll(&r->serve, p + 1), &wait, NULL) > 0;
 

@@ -257,7 +257,12 @@ static void do_swapoff(struct spw_serve *s, struct spw_client *c, const json_t *
 	uint64_t room = room_elsewhere(s, p), left = ctl->ghost_pages - t->pages,
 		 pages = spw__ghosts_counted(ctl, NULL);
 
-	if (__atomic_load_n(&t->state, __ATOMIC_RELAXED) != SPW_CTL_ON) {
+	if (p->died_of) {
+		refuse(s, c,
+		       "%s: it is dead (%s) and leaves by itself, when nothing is on it; %llu of its pages cannot "
+		       "be read",
+		       p->name, strerror(p->died_of), (unsigned long long)use.lost);
+	} else if (__atomic_load_n(&t->state, __ATOMIC_RELAXED) != SPW_CTL_ON) {
 		refuse(s, c, "%s: it is being taken away already", p->name);
 	} else if (p->shared && use.stored > room) {
 		refuse(s, c,

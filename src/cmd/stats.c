@@ -72,16 +72,23 @@ static json_t *faults(const struct spw_ctl_total *total)
 /* What is said of each tier. */
 struct figures {
 	const char *name, *kind, *state;
-	uint64_t capacity, used, pages, stored, reads, writes, errors;
-	int priority;
+	uint64_t capacity, used, pages, stored, reads, writes, errors, lost;
+	int priority, died_of;
 };
 
 static json_t *tier(const struct figures *f)
 {
-	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:s}", "name", f->name, "kind", f->kind,
-			 "capacity_bytes", number(f->capacity), "used_bytes", number(f->used), "pages",
-			 number(f->pages), "stored_bytes", number(f->stored), "reads", number(f->reads), "writes",
-			 number(f->writes), "errors", number(f->errors), "priority", f->priority, "state", f->state);
+	json_t *o =
+		json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:s}", "name", f->name, "kind", f->kind,
+			  "capacity_bytes", number(f->capacity), "used_bytes", number(f->used), "pages",
+			  number(f->pages), "stored_bytes", number(f->stored), "reads", number(f->reads), "writes",
+			  number(f->writes), "errors", number(f->errors), "priority", f->priority, "state", f->state);
+
+	if (f->died_of) {
+		json_object_set_new(o, "error", json_string(strerror(f->died_of)));
+		json_object_set_new(o, "unreadable_pages", number(f->lost));
+	}
+	return o;
 }
 
 static json_t *zswap_tier(const struct spw_swaps *swaps, const struct sums *s)
@@ -137,7 +144,11 @@ static json_t *other_tier(const struct spw_swaps *swaps, unsigned i, const struc
 		.writes = LOAD(t->writes),
 		.errors = LOAD(t->errors),
 		.priority = t->priority,
-		.state = LOAD(t->state) == SPW_CTL_DRAINING ? "draining" : "on",
+		.state = p->died_of                           ? "dead"
+			 : LOAD(t->state) == SPW_CTL_DRAINING ? "draining"
+							      : "on",
+		.died_of = p->died_of,
+		.lost = spw__swaps_use(swaps, p).lost,
 	};
 
 	spw__swaps_size(swaps, p, &f.used, &f.capacity);
@@ -176,7 +187,9 @@ static void add_past(json_t *list, const struct spw_pasts *pasts)
 						    .writes = p->writes,
 						    .errors = p->errors,
 						    .priority = p->priority,
-						    .state = "off",
+						    .state = p->died_of ? "dead" : "off",
+						    .died_of = p->died_of,
+						    .lost = p->lost,
 					    }));
 	}
 }

@@ -196,6 +196,7 @@ struct spw_swap_use spw__swaps_use(const struct spw_swaps *s, const struct spw_s
 		use.processes++;
 		use.pages += __atomic_load_n(&part->pages, __ATOMIC_RELAXED);
 		use.stored += __atomic_load_n(&part->stored, __ATOMIC_RELAXED);
+		use.lost += __atomic_load_n(&part->lost, __ATOMIC_RELAXED);
 		int error = __atomic_load_n(&part->error, __ATOMIC_RELAXED);
 
 		use.error = error ? error : use.error;
@@ -209,13 +210,25 @@ static void change(struct spw_swaps *s, const struct spw_swap_place *p, enum spw
 	__atomic_add_fetch(&s->ctl->changes, 1, __ATOMIC_RELEASE);
 }
 
-void spw__swaps_drain(struct spw_swaps *s, struct spw_swap_place *p)
+/* Let the agents empty it, for this reason. */
+static void leave(struct spw_swaps *s, struct spw_swap_place *p, enum spw_ctl_state state)
 {
 	/* Errors of an attempt before this one say nothing. */
 	for (struct spw_ctl_proc *r = s->ctl->proc; r < s->ctl->proc + SPW_CTL_PROCS; r++)
 		__atomic_store_n(&r->part[p - s->at].error, 0, __ATOMIC_RELAXED);
 	__atomic_sub_fetch(&s->ctl->ghost_pages, s->ctl->tier[p - s->at].pages, __ATOMIC_RELAXED);
-	change(s, p, SPW_CTL_DRAINING);
+	change(s, p, state);
+}
+
+void spw__swaps_drain(struct spw_swaps *s, struct spw_swap_place *p)
+{
+	leave(s, p, SPW_CTL_DRAINING);
+}
+
+void spw__swaps_die(struct spw_swaps *s, struct spw_swap_place *p, int error)
+{
+	p->died_of = error;
+	leave(s, p, SPW_CTL_DEAD);
 }
 
 void spw__swaps_cancel(struct spw_swaps *s, struct spw_swap_place *p)
@@ -234,6 +247,8 @@ static void remember(struct spw_swaps *s, const struct spw_swap_place *p)
 		.reads = __atomic_load_n(&t->reads, __ATOMIC_RELAXED),
 		.writes = __atomic_load_n(&t->writes, __ATOMIC_RELAXED),
 		.errors = __atomic_load_n(&t->errors, __ATOMIC_RELAXED),
+		.died_of = p->died_of,
+		.lost = p->lost,
 	};
 	uint64_t used;
 

@@ -17,7 +17,12 @@ struct spw_swap_place {
 	struct spw_file_shared *shared; /* NULL of a ghost */
 	int shared_fd;
 	size_t shared_bytes;
-	bool told_unopened; /* that a process cannot open it */
+	/* health.c */
+	bool told_unopened;  /* that a process cannot open it */
+	uint32_t failed;     /* writes in a row that had failed at the last look */
+	uint64_t failing_ns; /* when the row began */
+	int died_of;         /* errno; 0 = it is not dead */
+	uint64_t lost;       /* pages at the most that could not be read when it was dead */
 };
 
 struct spw_swaps {
@@ -45,6 +50,7 @@ int8_t spw__swaps_lowest(const struct spw_swaps *s);
 /* What is on a place, over all processes that are there. */
 struct spw_swap_use {
 	uint64_t pages, stored;
+	uint64_t lost;      /* pages of a dead one that cannot be read, as far as that is known */
 	unsigned processes; /* that have it open */
 	int error;          /* of one that could not empty it, 0 = none */
 };
@@ -59,6 +65,8 @@ struct spw_swap_use spw__swaps_use(const struct spw_swaps *s, const struct spw_s
  */
 void spw__swaps_drain(struct spw_swaps *s, struct spw_swap_place *p);
 void spw__swaps_cancel(struct spw_swaps *s, struct spw_swap_place *p);
+/* It has failed for good, with that errno: the same, but there is no way back, and what cannot be read stays. */
+void spw__swaps_die(struct spw_swaps *s, struct spw_swap_place *p, int error);
 void spw__swaps_remove(struct spw_swaps *s, struct spw_swap_place *p);
 
 /* Give back what the process of record `proc` held. */

@@ -38,6 +38,7 @@ enum spw_rest {
 struct spw_ctl_part {
 	uint64_t pages;      /* A objects */
 	uint64_t stored;     /* A bytes of them */
+	uint64_t lost;       /* A objects of them that cannot be read, when all others have left */
 	uint64_t unopened;   /* A generation of a tier that it cannot open << 32 | errno, 0 = none */
 	uint32_t generation; /* A of the tier that it has open, 0 = none: it can have nothing on it */
 	int32_t error;       /* A -errno of the last attempt to empty it, 0 = none */
@@ -84,6 +85,7 @@ enum spw_ctl_state {
 	SPW_CTL_OFF = 0,
 	SPW_CTL_ON,
 	SPW_CTL_DRAINING, /* each agent empties it and closes it */
+	SPW_CTL_DEAD,     /* the same, but what cannot be read stays, and is no reason to stop */
 };
 
 /*
@@ -100,6 +102,8 @@ struct spw_ctl_tier {
 	uint64_t shared_bytes;
 	uint64_t pages;                 /* GHOST: what its header names */
 	uint64_t reads, writes, errors; /* A over all processes ever */
+	uint32_t failed;                /* A writes that failed, not for want of room, since one last did not */
+	int32_t failure;                /* A -errno of the last */
 };
 
 /* A line from an agent for the supervisor to say. */

@@ -7,6 +7,9 @@
  * object moved to another. A store that had looked at the tier just before it was closed may still land on it
  * behind the scan, so the scan is repeated until the tier itself says that it is empty.
  *
+ * A tier that fails is rescued: what cannot be read is passed over, and must not be tried again and again, for a disk
+ * that fails takes its time to say so. What has no room elsewhere is waited for where the scan has come to.
+ *
  * Memory does not stop being short while a tier is emptied, and one thread does both. So a drain is cut into steps, and
  * nothing but the closed tier and a place in the scan lies between them.
  */
@@ -34,7 +37,8 @@ static int drain_one(struct spw_space *sp, struct spw_work *work, struct spw__ba
 	if (rc >= 0)
 		return rc;
 	rc = spw__send(sp, b, e, s, obj);
-	return rc == -ENODEV ? -ENOSPC : rc;
+	/* None, or one that backs off: nothing takes it. -EIO is for what cannot be read. */
+	return rc == -ENODEV || rc == -EIO ? -ENOSPC : rc;
 }
 
 /* Whether they may be on tier t, by the word alone. A lock costs more than a look, and most words say no. */
@@ -57,14 +61,30 @@ static bool on_tier(struct spw_space *sp, spw_entry_t e, const struct spw_tier *
 	return spw__word_stored(where) && spw__slot_tier(*s) == t->number && !(where & SPW__MOVING);
 }
 
-static bool empty(struct spw_space *sp, struct spw_tier *t)
+static uint64_t pages_on(struct spw_tier *t)
 {
 	struct spw_tier_stats st;
 
-	if (sp->under_move[t->number])
-		return false;
 	t->ops->stats(t, &st);
-	return !st.pages;
+	return st.pages;
+}
+
+static bool empty(const struct spw_space *sp, struct spw_tier *t)
+{
+	return !sp->under_move[t->number] && !pages_on(t);
+}
+
+/* A rescue has found that all that is there cannot be read. It is not read again as long as nothing comes to it. */
+static bool all_lost(const struct spw_space *sp, struct spw_tier *t)
+{
+	const struct spw__drain *d = &sp->drain[t->number];
+
+	return d->left && !sp->under_move[t->number] && pages_on(t) <= d->left;
+}
+
+static bool unreadable(int rc)
+{
+	return rc == -EIO || rc == -EBADMSG;
 }
 
 /* Look at one entry. 1: its object was moved or sent on its way, 0: nothing to move, or -errno. */
@@ -94,7 +114,7 @@ static uint32_t after(const struct spw_space *sp, const struct spw_tier *t, uint
 
 /*
  * Go on with the pass. 0: it is at its end; SPW_DRAIN_MORE: it has done its `max`; SPW_DRAIN_WAITS: no buffer is free;
- * -ECANCELED.
+ * -ECANCELED; of a rescue, -ENOSPC or -ENOMEM: there is no room for the object that it has come to.
  */
 static int scan(struct spw_space *sp, struct spw_work *work, struct spw_tier *t, unsigned max)
 {
@@ -125,8 +145,13 @@ static int scan(struct spw_space *sp, struct spw_work *work, struct spw_tier *t,
 			rc = SPW_DRAIN_WAITS;
 			break;
 		}
-		objects += one > 0;
+		if (d->rescue && one < 0 && !unreadable(one)) {
+			rc = one;
+			break;
+		}
+		objects += one != 0;
 		d->moved |= one > 0;
+		d->lost += unreadable(one);
 		if (one < 0 && !d->error)
 			d->error = one;
 	}
@@ -139,7 +164,14 @@ static int judge(struct spw_space *sp, struct spw_tier *t)
 {
 	struct spw__drain *d = &sp->drain[t->number], pass = *d;
 
-	*d = (struct spw__drain){0};
+	/* To look again before they are completed would be to read again what cannot be read. */
+	if (pass.rescue && sp->under_move[t->number])
+		return SPW_DRAIN_WAITS;
+	*d = (struct spw__drain){.rescue = pass.rescue};
+	if (pass.rescue && pass.lost && (!pass.moved || pages_on(t) <= pass.lost)) {
+		d->left = pages_on(t);
+		return pass.error;
+	}
 	if (pass.moved)
 		return SPW_DRAIN_MORE;
 	if (sp->under_move[t->number])
@@ -159,6 +191,12 @@ void spw_drain_begin(struct spw_space *sp, struct spw_tier *t)
 	__atomic_fetch_or(&sp->draining, 1u << t->number, __ATOMIC_SEQ_CST);
 }
 
+void spw_drain_rescue(struct spw_space *sp, struct spw_tier *t)
+{
+	spw_drain_begin(sp, t);
+	sp->drain[t->number].rescue = true;
+}
+
 void spw_drain_cancel(struct spw_space *sp, struct spw_tier *t)
 {
 	__atomic_fetch_and(&sp->draining, ~(1u << t->number), __ATOMIC_SEQ_CST);
@@ -172,6 +210,8 @@ int spw_drain_step(struct spw_space *sp, struct spw_work *work, struct spw_tier 
 		return -ECANCELED;
 	if (empty(sp, t))
 		return 0;
+	if (all_lost(sp, t))
+		return -EIO;
 	rc = scan(sp, work, t, max);
 	return rc ? rc : judge(sp, t);
 }

@@ -44,6 +44,9 @@ struct spw__drain {
 	unsigned idle; /* passes in a row that found nothing */
 	int error;     /* first of this pass */
 	bool moved;    /* anything in this pass */
+	bool rescue;   /* what cannot be read stays */
+	uint64_t lost; /* objects that this pass could not read */
+	uint64_t left; /* of a rescue that is at its end: objects, all unreadable; else 0 */
 };
 
 struct spw_space {

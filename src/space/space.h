@@ -135,12 +135,16 @@ int spw_clean(struct spw_space *sp, struct spw_work *w);
 /*
  * Drain: empty tier t while everything goes on, by scanning descriptors; what is on it goes to the other tiers.
  *
- * begin: t takes no new objects from now on. step: a bounded amount of work, at most `max` objects (>= 1) moved and
+ * begin: t takes no new objects from now on. step: a bounded amount of work, at most `max` objects (>= 1) tried and
  * `max` clusters looked at; may sleep in reads. SPW_DRAIN_MORE; SPW_DRAIN_WAITS: nothing more can be done before a move
  * in flight completes (spw_writeback_poll); 0: t is empty; -ECANCELED: t takes objects; -ENOSPC, -ENOMEM, -EIO,
  * -EBADMSG: a whole pass could move nothing more, and this is why; -EBUSY: what is on t belongs to no entry. After an
  * error the next step begins a new pass. Between steps the host goes on as ever, and the moves that a step has started
  * are completed by its spw_writeback_poll(). spw_drain is begin and steps to the end, and sleeps.
+ *
+ * rescue: begin, of a tier that fails. What cannot be read stays and is passed over; without room for an object the scan
+ * stops there, with -ENOSPC or -ENOMEM, and the next step goes on with it. -EIO or -EBADMSG: what is left on t cannot be
+ * read. Steps then say -EIO, and read nothing, until t is empty.
  *
  * A store that began before t was closed may still land on it after it was found empty: then the next step has more
  * to do, and spw_space_remove_tier() refuses.
@@ -151,6 +155,7 @@ int spw_clean(struct spw_space *sp, struct spw_work *w);
 #define SPW_DRAIN_MORE  1
 #define SPW_DRAIN_WAITS 2
 void spw_drain_begin(struct spw_space *sp, struct spw_tier *t);
+void spw_drain_rescue(struct spw_space *sp, struct spw_tier *t);
 int spw_drain_step(struct spw_space *sp, struct spw_work *w, struct spw_tier *t, unsigned max);
 void spw_drain_cancel(struct spw_space *sp, struct spw_tier *t);
 int spw_drain(struct spw_space *sp, struct spw_work *w, struct spw_tier *t);

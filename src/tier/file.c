@@ -86,6 +86,11 @@ static int backing_off(struct spw__file *f)
 	return f->backoff_until && spw__plat_now_ns() < f->backoff_until ? f->backoff_error : 0;
 }
 
+static bool for_want_of_room(int status)
+{
+	return status == -ENOSPC || status == -EDQUOT;
+}
+
 /* Under the lock. */
 static void back_off(struct spw__file *f, int status)
 {
@@ -93,7 +98,7 @@ static void back_off(struct spw__file *f, int status)
 
 	f->backoff_ns = ns < BACKOFF_MIN ? BACKOFF_MIN : ns > BACKOFF_MAX ? BACKOFF_MAX : ns;
 	f->backoff_until = spw__plat_now_ns() + f->backoff_ns;
-	f->backoff_error = status == -ENOSPC ? -ENOSPC : -EIO;
+	f->backoff_error = for_want_of_room(status) ? -ENOSPC : -EIO;
 	__atomic_store_n(&f->freed, false, __ATOMIC_RELAXED);
 }
 
@@ -280,6 +285,16 @@ static struct spw_segment *next_finished(struct spw__file *f, uint64_t wait_ns)
 	return g;
 }
 
+static void note_answer(struct spw__file *f, int status)
+{
+	if (!status || for_want_of_room(status)) {
+		SPW__ADD(f->answered, 1);
+		return;
+	}
+	__atomic_store_n(&f->failure, status, __ATOMIC_RELAXED);
+	SPW__ADD(f->failed, 1);
+}
+
 static unsigned file_poll(struct spw_tier *t, uint64_t wait_ns, const struct spw_move **moves, int *status,
 			  struct spw_segment **token)
 {
@@ -298,6 +313,7 @@ static unsigned file_poll(struct spw_tier *t, uint64_t wait_ns, const struct spw
 		SPW__ADD(f->dead[g->place.seg], (uint16_t)(g->bytes / SPW_UNIT));
 		SPW__ADD(f->errors, 1);
 	}
+	note_answer(f, g->status);
 	*moves = g->moves;
 	*status = g->status;
 	*token = g;
@@ -340,6 +356,9 @@ static void file_stats(struct spw_tier *t, struct spw_tier_stats *out)
 		.reads = SPW__LOAD(f->reads),
 		.writes = SPW__LOAD(f->writes),
 		.errors = SPW__LOAD(f->errors),
+		.answered = SPW__LOAD(f->answered),
+		.failed = SPW__LOAD(f->failed),
+		.failure = SPW__LOAD(f->failure),
 		.metadata_bytes = sizeof(*f) + top * (sizeof(*f->live) + sizeof(*f->dead) + sizeof(uint64_t)) +
 				  spw__file_read_memory(f) +
 				  (SPW__LOAD(f->resident) ? SPW__BATCHES * (SPW_FILE_SEGMENT + SPW__MOVES_BYTES) : 0),

@@ -223,6 +223,8 @@ struct spw__file {
 	uint32_t top;                                  /* A own segments are below */
 	uint32_t held;                                 /* A own segments */
 	uint64_t pages, stored, reads, writes, errors; /* A */
+	uint64_t answered, failed;                     /* A as in struct spw_tier_stats */
+	int failure;                                   /* A */
 };
 
 #define SPW__PIN 0x10000u

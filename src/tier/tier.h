@@ -30,6 +30,9 @@ struct spw_tier_stats {
 	uint64_t pages;          /* live objects */
 	uint64_t reads, writes;  /* objects */
 	uint64_t errors;         /* failed reads and writes, operations */
+	/* Of a batch tier, in writes: done or refused for want of room; failed otherwise, and the -errno of the last. */
+	uint64_t answered, failed;
+	int failure;
 	uint64_t metadata_bytes; /* resident bookkeeping outside the objects (their headers included) */
 };
 

@@ -8,7 +8,7 @@
  * says which of its reads and writes fail:
  *
  *     OPERATION FAULT [SKIP [COUNT]]      after SKIP more operations, COUNT of them; 0, the default, is all
- *     write eio | enospc | short | torn | none
+ *     write eio | enospc | erofs | short | torn | none
  *     read  eio | short | flip | none
  *     open | getattr  held | none         of /data; held: no answer until none is said
  *
@@ -29,7 +29,7 @@
 
 #define MAX_WRITE (1u << 20)
 
-enum fault { NONE, EIO_FAULT, ENOSPC_FAULT, SHORT, TORN, FLIP };
+enum fault { NONE, EIO_FAULT, ENOSPC_FAULT, EROFS_FAULT, SHORT, TORN, FLIP };
 
 struct plan {
 	enum fault fault;
@@ -38,7 +38,7 @@ struct plan {
 	uint64_t operations, faults;
 };
 
-static const char *const names[] = {"none", "eio", "enospc", "short", "torn", "flip"};
+static const char *const names[] = {"none", "eio", "enospc", "erofs", "short", "torn", "flip"};
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct plan reads, writes; /* under the lock */
@@ -221,6 +221,8 @@ static int op_write(const char *path, const char *buf, size_t len, off_t off, st
 	fault = next_fault(&writes);
 	if (fault == EIO_FAULT)
 		return -EIO;
+	if (fault == EROFS_FAULT)
+		return -EROFS;
 	if (fault == ENOSPC_FAULT || off + (off_t)len > size)
 		return -ENOSPC;
 	n = pwrite(backing, buf, fault == SHORT || fault == TORN ? len / 2 : len, off);

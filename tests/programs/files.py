@@ -6,6 +6,7 @@ What cannot be written stays in memory, counted, and the program goes on with th
 ends the program that needs it with SIGBUS and one message naming entry and slot: never with wrong bytes.
 """
 import contextlib
+import json
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from common import MIB, Skip, capped, expect, main, read_stats, run, tool
+from common import MIB, SPILLWAY, Skip, capped, expect, main, read_stats, run, tool
 
 SIGBUS_STATUS = 128 + signal.SIGBUS
 LOST = re.compile(r"^spillway: .*entry \d+, slot 0x[0-9a-f]+", re.MULTILINE)
@@ -145,6 +146,80 @@ def read_fails(fault):
     return f"{fault} on read", case
 
 
+def tier_now(p, path):
+    """What the run says of the tier, None when it has left."""
+    out, _ = run([SPILLWAY, "list", "--json", str(p.run.pid)])
+    return next((t for t in json.loads(out)["tiers"] if t["name"] == path), None)
+
+
+def wait_until(p, path, holds):
+    """Until that is so of the tier; returns it."""
+    deadline = time.monotonic() + 120
+    while not holds(tier := tier_now(p, path)):
+        expect(p.run.poll() is None, f"it has ended: {p.run.poll()}")
+        expect(time.monotonic() < deadline, f"still {tier}")
+        time.sleep(0.01)
+    return tier
+
+
+def left_dead(p, path, why):
+    """The run ends well, and says once of what the tier has died."""
+    s, complaints = p.end()
+    line = f"spillway: {path}: dead ({why}): nothing more is written to it, and what can be read is moved elsewhere\n"
+    expect(complaints.count(": dead (") == 1 and line in complaints, complaints)
+    tier = next(t for t in s["tiers"] if t["name"] == path)
+    expect(tier["state"] == "dead" and tier["error"] == why and tier["errors"] > 0, f"{tier}")
+    return tier
+
+
+def dies_for_good(fault, why, *others):
+    """No write succeeds any more, all reads do: all that is there goes elsewhere, over the cap if it must."""
+    def case(scratch):
+        with failing_file(scratch) as (path, control):
+            p = Pages(scratch, 48, 24 * MIB, "zswap,size=6M", f"file:{path},size=64M,priority=9", *others)
+            p.ask(b"fill", b"filled")
+            before = tier_now(p, path)["pages"]
+            expect(before > 1000, f"only {before} pages on the file")
+            control(f"write {fault}")
+            p.ask(b"fill", b"filled")
+            wait_until(p, path, lambda tier: tier is None)
+            control("read eio")
+            p.ask(b"check", b"right")
+            tier = left_dead(p, path, why)
+            expect(tier["unreadable_pages"] == 0, f"{tier}")
+            return f"{tier['errors']} errors"
+
+    return f"a file that dies, {fault}" + (", beside another" if others else ""), case
+
+
+def dies_unreadable(needed):
+    """Nothing can be read either. Who needs what is lost ends, who does not goes on."""
+    def case(scratch):
+        with failing_file(scratch) as (path, control):
+            p = Pages(scratch, 64, 24 * MIB, "zswap,size=4M", f"file:{path},size=64M")
+            p.ask(b"lower", b"lower")
+            p.ask(b"fill", b"filled")
+            expect(tier_now(p, path)["pages"] > 500, "hardly anything is on the file")
+            control("read eio")
+            control("write erofs")
+            p.ask(b"upper", b"upper")
+            p.ask(b"fill", b"filled")
+            tier = wait_until(p, path, lambda t: t["state"] == "dead" and t["unreadable_pages"] > 0)
+            expect(tier["unreadable_pages"] == tier["pages"], f"{tier}")
+            run([SPILLWAY, "swapoff", str(p.run.pid), path], status=125)
+            expect("Read-only file system), " in run([SPILLWAY, "list", str(p.run.pid)])[0].decode(), "list does not say why")
+            p.ask(b"check", b"right")
+            if needed:
+                p.ask(b"lower", b"lower")
+                p.dies(b"check")
+                return None
+            expect(tier_now(p, path)["unreadable_pages"] == tier["pages"], "pages have gone that nobody freed")
+            tier = left_dead(p, path, "Read-only file system")
+            return f"{tier['unreadable_pages']} pages lost"
+
+    return f"a file that dies and cannot be read, {'needed' if needed else 'not needed'}", case
+
+
 def made(scratch, size):
     """A swapfile that is there before the run, so that it has a name to reach it by."""
     path = os.path.join(scratch, "swap")
@@ -219,6 +294,8 @@ def hides_nothing_in_the_page_cache(scratch):
 CASES = [
     ("a file system that is full", full),
     write_fails("eio"), write_fails("enospc"), read_fails("eio"), read_fails("flip"),
+    dies_for_good("eio", "Input/output error"), dies_for_good("erofs", "Read-only file system", "file,size=64M"),
+    dies_unreadable(False), dies_unreadable(True),
     damaged("flipped", flip), damaged("cut short", cut),
     ("1 GiB in a pool of 32 MiB and a file of 512 MiB", holds_more_than_its_size),
     ("nothing in the page cache", hides_nothing_in_the_page_cache),

@@ -5,6 +5,7 @@
  * One command a line on standard input, one answer each:
  *   fill   -> "filled"
  *   check  -> "right": every byte was
+ *   lower, upper -> the same word: from now on fill and check are of that half
  *   churn  -> "churning PID CHILD": forks, and both check and change random pages until standard input ends; each then
  *             checks everything, says "right parent" or "right child" and ends
  * A wrong byte is reported on standard error; the exit status is then 3.
@@ -23,7 +24,7 @@
 
 static char *memory;
 static uint32_t *version;
-static uint32_t pages;
+static uint32_t pages, first, end; /* first and end: those to fill and check */
 static uint64_t seed;
 
 static uint64_t mix(uint64_t z)
@@ -66,7 +67,7 @@ static void check_page(uint32_t page)
 
 static void check_all(void)
 {
-	for (uint32_t page = 0; page < pages; page++)
+	for (uint32_t page = first; page < end; page++)
 		check_page(page);
 }
 
@@ -106,20 +107,27 @@ int main(int argc, char **argv)
 
 	if (argc != 3)
 		return 2;
-	pages = (uint32_t)atoi(argv[1]) << 8;
+	pages = end = (uint32_t)atoi(argv[1]) << 8;
 	seed = strtoull(argv[2], NULL, 0);
 	memory = mmap(NULL, (size_t)pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	version = calloc(pages, sizeof(*version));
 	if (memory == MAP_FAILED || !version)
 		return 2;
+	/* What is to be read is what it is told to read. */
+	setvbuf(stdin, NULL, _IONBF, 0);
+	mlock(version, pages * sizeof(*version));
 	while (fgets(line, sizeof(line), stdin)) {
 		if (!strcmp(line, "fill\n")) {
-			for (uint32_t page = 0; page < pages; page++)
+			for (uint32_t page = first; page < end; page++)
 				write_page(page);
 			say("filled\n");
 		} else if (!strcmp(line, "check\n")) {
 			check_all();
 			say("right\n");
+		} else if (!strcmp(line, "lower\n") || !strcmp(line, "upper\n")) {
+			first = *line == 'u' ? pages / 2 : 0;
+			end = *line == 'u' ? pages : pages / 2;
+			say(line);
 		} else if (!strcmp(line, "churn\n")) {
 			return churn();
 		}

@@ -51,6 +51,7 @@ struct fake_tier {
 	void *in_get_arg;             /* of both */
 	unsigned clean_below;         /* clean() names the objects below this address */
 	bool asked_oldest;            /* by the last clean() */
+	unsigned gets;
 	unsigned forks, fork_fails, children;
 };
 
@@ -214,6 +215,7 @@ static int fake_get(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf)
 	void (*hook)(void *) = f->in_get;
 	int once;
 
+	f->gets++;
 	f->in_get = NULL;
 	if (hook)
 		hook(f->in_get_arg);

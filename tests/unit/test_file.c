@@ -569,6 +569,9 @@ static void write_fault(enum fault fault, int want)
 	assert_int_equal(write_range(r, 0, 100), 0);
 	assert_int_equal(r->status, want);
 	assert_int_equal(stats_of(r).errors, 1);
+	assert_int_equal(stats_of(r).failed, want != -ENOSPC);
+	assert_int_equal(stats_of(r).answered, want == -ENOSPC);
+	assert_int_equal(stats_of(r).failure, want == -ENOSPC ? 0 : want);
 	assert_int_equal(stats_of(r).pages, 0);
 	assert_int_equal(used_bytes(r), 0);
 	/* It backs off, then goes on. */

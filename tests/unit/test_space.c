@@ -1211,6 +1211,64 @@ static void drain_moves_what_it_can(void **state)
 	check(b, good, TEXT, 2);
 }
 
+/* A dead tier: what cannot be read is not read again and again, what has no room waits, and the end is known. */
+static void a_rescue_leaves_what_cannot_be_read(void **state)
+{
+	struct bench *b = *state;
+	struct fake_tier *slow = add_tier(b, true, 2, -5), *file = b->file;
+	spw_entry_t e[100];
+	unsigned gets;
+	int rc;
+
+	assert_int_equal(spw_alloc(b->sp, e, 100), 0);
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(store(b, e[i], TEXT, i), 0);
+	assert_int_equal(start(b), 100);
+	assert_int_equal(finish(b, 0), 100);
+	for (unsigned i = 0; i < FAKE_OBJECTS; i++)
+		if (file->object[i].used && file->object[i].owner == e[i % 100].idx && i % 5 == 1)
+			file->object[i].owner += 100000;
+	spw_drain_rescue(b->sp, &file->tier);
+	/* No room: it stays where it is. */
+	b->ram->fail_put = -ENOSPC;
+	slow->fail_begin = -EIO;
+	for (unsigned i = 1; i < 5; i++) {
+		assert_int_equal(spw_drain_step(b->sp, b->w, &file->tier, 10), -ENOSPC);
+		assert_int_equal(file->live, 100);
+		assert_int_equal(file->gets, i);
+	}
+	/* Some go to the other file, and nothing is read until they are there. */
+	slow->fail_begin = 0;
+	slow->hold = true;
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(spw_drain_step(b->sp, b->w, &file->tier, 200), SPW_DRAIN_WAITS);
+		assert_int_equal(file->gets, 4 + 100);
+	}
+	/* They do not arrive: another pass, to the pool. */
+	slow->hold = false;
+	slow->write_status = -EIO;
+	spw_writeback_poll(b->sp, 0);
+	assert_true(file->live > 20);
+	b->ram->fail_put = 0;
+	while ((rc = spw_drain_step(b->sp, b->w, &file->tier, 10)) > 0)
+		spw_writeback_poll(b->sp, 0);
+	assert_int_equal(rc, -EBADMSG);
+	assert_int_equal(file->live, 20);
+	gets = file->gets;
+	assert_true(gets <= 4 + 2 * 100);
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(spw_drain_step(b->sp, b->w, &file->tier, 10), -EIO);
+	assert_int_equal(file->gets, gets);
+	for (unsigned i = 0; i < 100; i++) {
+		if (spw_kind(b->sp, e[i]) == SPW_SLOT && file->live)
+			spw_free(b->sp, &e[i], 1);
+		else
+			check(b, e[i], TEXT, i);
+	}
+	assert_int_equal(spw_drain_step(b->sp, b->w, &file->tier, 10), 0);
+	assert_int_equal(spw_space_remove_tier(b->sp, &file->tier), 0);
+}
+
 static void drain_goes_step_by_step(void **state)
 {
 	struct bench *b = *state;
@@ -1498,6 +1556,7 @@ int main(void)
 		CASE(drain_of_a_ram_tier_writes_everything_back),
 		CASE(drain_of_a_file_brings_everything_back),
 		CASE(drain_moves_what_it_can),
+		CASE(a_rescue_leaves_what_cannot_be_read),
 		CASE(drain_goes_step_by_step),
 		CASE(a_step_looks_at_few_clusters),
 		CASE(a_step_waits_for_nothing),

@@ -77,6 +77,7 @@ struct spw__agent {
 	uint64_t shared_next;      /* when to measure them again, ns */
 	uint64_t shared;           /* bytes of resident that others counted too, when last measured */
 	uint64_t busy, busy_bytes; /* pages of ours alone that the kernel would not move, 0 = none */
+	uint64_t rescue;           /* bytes that the pool may be larger by, for what was on a dead tier */
 	uint64_t stuck;            /* where that has been tried to mend last */
 	struct spw__tiers tiers;   /* the others */
 	unsigned shared_left;      /* pages to take before those that a fork shared are left alone again */

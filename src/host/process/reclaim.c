@@ -37,6 +37,7 @@
 #define LITTLE          16u /* a part so small of what is resident, shared, is not worth a guard */
 #define STAGING_BYTES   (4ull << 20)
 #define WRITEBACK_BYTES (1u << 20) /* asked for at a time */
+#define RESCUE_STEP     (1u << 20) /* bytes that the pool grows by for what is on a dead tier */
 
 static uint64_t margin(uint64_t target)
 {
@@ -52,7 +53,7 @@ static uint64_t pool_limit(const struct spw__agent *a)
 
 	/* Without a zswap tier the pool is only the way to the file, and leads there at once. */
 	if (!limit)
-		return STAGING_BYTES;
+		return STAGING_BYTES + a->rescue;
 
 	for (unsigned i = 0; i < SPW_CTL_PROCS; i++) {
 		if (i != a->slot && __atomic_load_n(&a->ctl->proc[i].pid, __ATOMIC_RELAXED))
@@ -61,7 +62,7 @@ static uint64_t pool_limit(const struct spw__agent *a)
 	/* The others may have it all; the way to the file leads through the pool, and must not be shut. */
 	uint64_t least = a->tiers.files ? (limit / 8 < STAGING_BYTES ? limit / 8 : STAGING_BYTES) : 0;
 
-	return limit > others + least ? limit - others : least;
+	return (limit > others + least ? limit - others : least) + a->rescue;
 }
 
 /*
@@ -127,6 +128,37 @@ static void report_full(struct spw__agent *a)
 	if (!__atomic_exchange_n(&c->warned_full, 1, __ATOMIC_RELAXED) && !c->quiet)
 		spw__say("every swap tier is full: memory grows over the cap; give more with --swap file,size=... or "
 			 "free disk");
+}
+
+/*
+ * What can be read of a dead tier is brought to safety, and what is full then is a matter of --on-full: to grow is for
+ * the pool to grow beyond its limit. Returns whether it may grow.
+ */
+static bool make_rescue_room(struct spw__agent *a)
+{
+	if (!a->tiers.no_room || spw_writeback_under_way(a->space))
+		return false;
+	/* What is in the pool can go to another file, which can be cleaned. */
+	if (send(a, false, true))
+		return false;
+	report_full(a);
+	if (a->ctl->on_full != SPW_FULL_GROW)
+		return false;
+	a->rescue += RESCUE_STEP;
+	return true;
+}
+
+/* When no more comes, the pool is to be as small again as what is in it lets it. */
+static void end_rescue_room(struct spw__agent *a)
+{
+	struct spw_tier_stats ts;
+
+	if (!a->rescue || a->tiers.rescuing)
+		return;
+	a->zswap->ops->stats(a->zswap, &ts);
+	uint64_t least = pool_limit(a) - a->rescue, over = ts.used_bytes > least ? ts.used_bytes - least : 0;
+
+	a->rescue = over < a->rescue ? over : a->rescue;
 }
 
 static uint32_t backlog(uint64_t target)
@@ -385,6 +417,8 @@ static void work(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t
 	if (a->draining && a->tiers.files > 1)
 		spw_clean(a->space, a->reclaim_work);
 	r->draining = a->tiers.draining && spw__tiers_drain(a, spw__plat_now_ns() + MS);
+	r->draining |= make_rescue_room(a);
+	end_rescue_room(a);
 	spw_compact(a->space, SPW_FRAMES_BATCH);
 	spw__publish(a, now);
 	if (now - r->heat_at > 1000 * MS) {

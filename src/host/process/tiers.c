@@ -25,6 +25,7 @@
 #include <sys/mman.h>
 
 #define DRAIN_STEP 64u /* objects: some ms of small reads */
+#define DEAD_STEP  8u  /* a disk that fails takes its time */
 #define RETRY_MIN  100000000ull
 #define RETRY_MAX  10000000000ull
 
@@ -132,14 +133,18 @@ static int attach(struct spw__agent *a, unsigned i)
 	return ret;
 }
 
-static void begin_drain(struct spw__agent *a, unsigned i)
+static void begin_drain(struct spw__agent *a, unsigned i, bool dead)
 {
 	struct spw__open_tier *o = &a->tiers.open[i];
 
 	__atomic_store_n(&a->rec->part[i].error, 0, __ATOMIC_RELAXED);
-	spw_drain_begin(a->space, o->tier);
+	if (dead)
+		spw_drain_rescue(a->space, o->tier);
+	else
+		spw_drain_begin(a->space, o->tier);
+	a->tiers.draining += !o->draining;
 	o->draining = true;
-	a->tiers.draining++;
+	o->dead = dead;
 }
 
 static void end_drain(struct spw__agent *a, unsigned i)
@@ -164,7 +169,9 @@ static int follow(struct spw__agent *a, unsigned i)
 	if (state == SPW_CTL_ON)
 		end_drain(a, i);
 	else if (state == SPW_CTL_DRAINING && o->tier && !o->draining)
-		begin_drain(a, i);
+		begin_drain(a, i, false);
+	else if (state == SPW_CTL_DEAD && o->tier && !o->dead)
+		begin_drain(a, i, true);
 	else if (!o->tier)
 		__atomic_store_n(&a->rec->part[i].unopened, 0, __ATOMIC_RELAXED);
 	return 0;
@@ -189,6 +196,17 @@ void spw__tiers_follow(struct spw__agent *a)
 	t->retry_at = failed ? spw__plat_now_ns() + t->retry_ns : 0;
 }
 
+/* How its writes do. The supervisor looks at the row of failures, over all processes. */
+static void publish_failures(struct spw_ctl_tier *t, const struct spw_tier_stats *s, const struct spw_tier_stats *was)
+{
+	if (s->answered != was->answered) {
+		__atomic_store_n(&t->failed, 0, __ATOMIC_RELAXED);
+	} else if (s->failed != was->failed) {
+		__atomic_store_n(&t->failure, s->failure, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&t->failed, (uint32_t)(s->failed - was->failed), __ATOMIC_RELEASE);
+	}
+}
+
 static void publish(struct spw__agent *a, unsigned i)
 {
 	struct spw__open_tier *o = &a->tiers.open[i];
@@ -199,9 +217,11 @@ static void publish(struct spw__agent *a, unsigned i)
 	o->tier->ops->stats(o->tier, &s);
 	__atomic_store_n(&part->pages, s.pages, __ATOMIC_RELAXED);
 	__atomic_store_n(&part->stored, s.stored_bytes, __ATOMIC_RELAXED);
+	__atomic_store_n(&part->lost, o->rescued ? s.pages : 0, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&t->reads, s.reads - o->published.reads, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&t->writes, s.writes - o->published.writes, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&t->errors, s.errors - o->published.errors, __ATOMIC_RELAXED);
+	publish_failures(t, &s, &o->published);
 	o->published = s;
 }
 
@@ -229,20 +249,31 @@ static void detach(struct spw__agent *a, unsigned i)
 	__atomic_store_n(&a->rec->part[i].generation, 0, __ATOMIC_RELEASE);
 }
 
+/* A dead tier after a step of its drain. */
+static void note_rescue(struct spw__agent *a, struct spw__open_tier *o, int ret)
+{
+	o->rescued = ret == -EIO || ret == -EBADMSG;
+	a->tiers.rescuing |= !o->rescued;
+	a->tiers.no_room |= ret == -ENOSPC;
+}
+
 bool spw__tiers_drain(struct spw__agent *a, uint64_t until)
 {
 	bool more = false;
 
+	a->tiers.rescuing = a->tiers.no_room = false;
 	for (unsigned i = 0; i < SPW_CTL_TIERS && a->tiers.draining; i++) {
-		const struct spw__open_tier *o = &a->tiers.open[i];
+		struct spw__open_tier *o = &a->tiers.open[i];
 		int ret = o->draining ? SPW_DRAIN_MORE : -ECANCELED;
 
 		while (ret > 0) {
-			ret = spw_drain_step(a->space, a->reclaim_work, o->tier, DRAIN_STEP);
+			ret = spw_drain_step(a->space, a->reclaim_work, o->tier, o->dead ? DEAD_STEP : DRAIN_STEP);
 			spw_writeback_poll(a->space, 0);
 			if (ret == SPW_DRAIN_WAITS || spw__plat_now_ns() > until)
 				break;
 		}
+		if (o->dead && ret)
+			note_rescue(a, o, ret);
 		if (ret == 0)
 			detach(a, i);
 		else if (ret != -ECANCELED)
@@ -263,7 +294,8 @@ int spw__tiers_reopen(struct spw__agent *a)
 			continue;
 		if (o->shared) {
 			o->fd = open_file(a->ctl, &a->ctl->tier[i]);
-			if (o->fd < 0)
+			/* What is on a dead one may be lost, and is then when it is needed. */
+			if (o->fd < 0 && __atomic_load_n(&a->ctl->tier[i].state, __ATOMIC_ACQUIRE) != SPW_CTL_DEAD)
 				return o->fd;
 			spw__file_io_set_fd(&o->io, o->fd);
 		}

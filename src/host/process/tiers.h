@@ -19,6 +19,8 @@ struct spw__open_tier {
 	struct spw_file_shared *shared;
 	size_t shared_bytes;
 	bool draining;
+	bool dead;                       /* draining, for it has failed */
+	bool rescued;                    /* and what is still on it cannot be read */
 	struct spw_tier_stats published; /* as last added to the tier's counters */
 };
 
@@ -26,6 +28,8 @@ struct spw__tiers {
 	uint32_t changes; /* of the table that were looked at */
 	unsigned files;   /* open ones */
 	unsigned draining;
+	bool rescuing;               /* one that is dead may have more that can be read */
+	bool no_room;                /* and that has no room anywhere, for now */
 	uint64_t retry_at, retry_ns; /* when to try again what could not be opened, 0 = there is none; and the pause */
 	struct spw__open_tier open[SPW_CTL_TIERS];
 };
