@@ -287,12 +287,10 @@ static struct spw_segment *next_finished(struct spw__file *f, uint64_t wait_ns)
 
 static void note_answer(struct spw__file *f, int status)
 {
-	if (!status || for_want_of_room(status)) {
-		SPW__ADD(f->answered, 1);
-		return;
-	}
-	__atomic_store_n(&f->failure, status, __ATOMIC_RELAXED);
-	SPW__ADD(f->failed, 1);
+	bool answered = !status || for_want_of_room(status);
+
+	__atomic_store_n(&f->failure, answered ? 0 : status, __ATOMIC_RELAXED);
+	SPW__ADD(*(answered ? &f->answered : &f->failed), 1);
 }
 
 static unsigned file_poll(struct spw_tier *t, uint64_t wait_ns, const struct spw_move **moves, int *status,

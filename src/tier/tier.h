@@ -30,9 +30,9 @@ struct spw_tier_stats {
 	uint64_t pages;          /* live objects */
 	uint64_t reads, writes;  /* objects */
 	uint64_t errors;         /* failed reads and writes, operations */
-	/* Of a batch tier, in writes: done or refused for want of room; failed otherwise, and the -errno of the last. */
+	/* Of a batch tier, in writes: done or refused for want of room; failed otherwise. */
 	uint64_t answered, failed;
-	int failure;
+	int failure; /* -errno of the last write if it failed so, else 0 */
 	uint64_t metadata_bytes; /* resident bookkeeping outside the objects (their headers included) */
 };
 

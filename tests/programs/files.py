@@ -176,18 +176,26 @@ def dies_for_good(fault, why, *others):
     """No write succeeds any more, all reads do: all that is there goes elsewhere, over the cap if it must."""
     def case(scratch):
         with failing_file(scratch) as (path, control):
-            p = Pages(scratch, 48, 24 * MIB, "zswap,size=6M", f"file:{path},size=64M,priority=9", *others)
+            p = Pages(scratch, 96, 24 * MIB, "zswap,size=4M", f"file:{path},size=64M,priority=9", *others)
+            p.ask(b"lower", b"lower")
             p.ask(b"fill", b"filled")
-            before = tier_now(p, path)["pages"]
-            expect(before > 1000, f"only {before} pages on the file")
+            before = wait_until(p, path, lambda t: t["pages"] > 1000)["pages"]
             control(f"write {fault}")
+            p.ask(b"upper", b"upper")
             p.ask(b"fill", b"filled")
             wait_until(p, path, lambda tier: tier is None)
             control("read eio")
+            if not others:
+                # The pool had to grow, and does not stay so when there is room.
+                expect((pool := tier_now(p, "zswap"))["used_bytes"] > pool["capacity_bytes"], f"{pool}")
+                run([SPILLWAY, "swapon", str(p.run.pid), f"file:{scratch}/more,size=64M"])
+                wait_until(p, "zswap", lambda pool: pool["used_bytes"] <= pool["capacity_bytes"])
+            p.ask(b"check", b"right")
+            p.ask(b"lower", b"lower")
             p.ask(b"check", b"right")
             tier = left_dead(p, path, why)
-            expect(tier["unreadable_pages"] == 0, f"{tier}")
-            return f"{tier['errors']} errors"
+            expect(tier["unreadable_pages"] == 0 and tier["reads"] >= before, f"{tier}, {before} pages were there")
+            return f"{before} pages moved, {tier['errors']} errors"
 
     return f"a file that dies, {fault}" + (", beside another" if others else ""), case
 
@@ -196,10 +204,10 @@ def dies_unreadable(needed):
     """Nothing can be read either. Who needs what is lost ends, who does not goes on."""
     def case(scratch):
         with failing_file(scratch) as (path, control):
-            p = Pages(scratch, 64, 24 * MIB, "zswap,size=4M", f"file:{path},size=64M")
+            p = Pages(scratch, 96, 24 * MIB, "zswap,size=4M", f"file:{path},size=64M")
             p.ask(b"lower", b"lower")
             p.ask(b"fill", b"filled")
-            expect(tier_now(p, path)["pages"] > 500, "hardly anything is on the file")
+            wait_until(p, path, lambda t: t["pages"] > 1000)
             control("read eio")
             control("write erofs")
             p.ask(b"upper", b"upper")

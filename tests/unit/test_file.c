@@ -583,6 +583,8 @@ static void write_fault(enum fault fault, int want)
 	assert_int_equal(r->t->ops->begin(r->t, &g), 0);
 	r->t->ops->submit(r->t, g);
 	assert_int_equal(write_range(r, 0, r->n), 0);
+	assert_true(stats_of(r).answered > (want == -ENOSPC));
+	assert_int_equal(stats_of(r).failure, 0);
 	check_all(r);
 	rig_close(r);
 }

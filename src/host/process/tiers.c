@@ -199,12 +199,14 @@ void spw__tiers_follow(struct spw__agent *a)
 /* How its writes do. The supervisor looks at the row of failures, over all processes. */
 static void publish_failures(struct spw_ctl_tier *t, const struct spw_tier_stats *s, const struct spw_tier_stats *was)
 {
-	if (s->answered != was->answered) {
+	bool answered = s->answered != was->answered;
+
+	if (answered)
 		__atomic_store_n(&t->failed, 0, __ATOMIC_RELAXED);
-	} else if (s->failed != was->failed) {
-		__atomic_store_n(&t->failure, s->failure, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&t->failed, (uint32_t)(s->failed - was->failed), __ATOMIC_RELEASE);
-	}
+	if (s->failed == was->failed || !s->failure)
+		return;
+	__atomic_store_n(&t->failure, s->failure, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&t->failed, answered ? 1 : (uint32_t)(s->failed - was->failed), __ATOMIC_RELEASE);
 }
 
 static void publish(struct spw__agent *a, unsigned i)
