@@ -19,13 +19,12 @@
 #include <errno.h>
 #include <string.h>
 
-#define MIN_BATCH     (2 * SPW__BLOCK) /* room in which any one object and its owner fit */
 #define BACKOFF_MIN   100000000ull
 #define BACKOFF_MAX   10000000000ull
 #define IDLE_NS       1000000000ull
 #define DESTROY_WAITS 300u /* of 100 ms */
 
-_Static_assert(SPW__TAG + SPW_PAGE + SPW_UNIT + SPW__TAG + 2 * SPW_UNIT <= MIN_BATCH, "a RAW page fits");
+_Static_assert(SPW__TAG + SPW_PAGE + SPW_UNIT + SPW__TAG + 2 * SPW_UNIT <= SPW__MIN_BATCH, "a RAW page fits");
 _Static_assert(SPW__SEG_UNITS < SPW__PIN, "units and pins do not meet");
 
 static uint32_t units_of(uint32_t len)
@@ -121,10 +120,14 @@ static struct spw_segment *batch_in(struct spw__file *f, enum spw__batch_state s
 /* A free segment for the batch; a few stay in reserve, without which cleaning could not make room for itself. */
 static int claim_segment(struct spw__file *f, struct spw_segment *g)
 {
-	uint32_t reserve = SPW__LOAD(f->cleaning) ? 0 : spw__file_reserve(f->sh), seg, top;
-	int err = spw__seg_claim(f->sh, f->proc, reserve, &seg, &g->place.gen);
+	bool cleaning = SPW__LOAD(f->may_claim);
+	uint32_t seg, top;
+	int err = spw__seg_claim(f->sh, f->proc, cleaning ? 0 : spw__file_reserve(f->sh), &seg, &g->place.gen);
+
 	if (err)
 		return err;
+	if (cleaning)
+		SPW__SUB(f->may_claim, 1);
 	g->place.seg = seg;
 	g->base = 0;
 	__atomic_store_n(&f->dead[seg], 0, __ATOMIC_RELAXED);
@@ -199,7 +202,7 @@ static int file_add(struct spw_tier *t, struct spw_segment *g, spw_entry_t e, co
 /* Under the lock: the segment has room from `base` on, and the pin that goes with it. */
 static void put_tail(struct spw__file *f, const struct spw_segment *g, uint32_t base)
 {
-	if (SPW_FILE_SEGMENT - base >= MIN_BATCH && f->tail == SPW__SEGS_NONE) {
+	if (SPW_FILE_SEGMENT - base >= SPW__MIN_BATCH && f->tail == SPW__SEGS_NONE) {
 		f->tail = g->place.seg;
 		f->tail_gen = g->place.gen;
 		f->tail_base = base;
@@ -398,7 +401,8 @@ static void file_fork_child(struct spw_tier *t, unsigned child)
 	}
 	f->tail = SPW__SEGS_NONE;
 	f->backoff_until = f->backoff_ns = 0;
-	f->reading = f->cleaning = false;
+	f->reading = false;
+	f->may_claim = 0;
 	f->clean_seg = SPW__SEGS_NONE;
 	spw__file_read_reset(f);
 }

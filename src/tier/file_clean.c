@@ -3,9 +3,15 @@
  * Cleaning: making room out of segments that are partly dead.
  *
  * Moving the live rest of a segment costs a read and a write of that rest, so nothing is moved while there is room, and
- * only what is a quarter dead while it gets scarce. When there is none, anything that wins a block is better than
- * telling the caller that a file with dead space in it is full. A segment that a fork shares comes free only when
- * the other side lets go too: moving our objects would only add a copy, so it is left alone.
+ * only what is a quarter dead while it gets scarce. When there is none, all that is dead has to be found before the
+ * caller may be told that the file is full. It may lie a little in each segment, so that moving the rest of any wins
+ * less than the end of a batch wastes. So it is gathered: a pass fills less segments than it reads, but to their ends,
+ * and stops. The segment in which it stops is then dead by what was won, the next pass begins with it, and once it is a
+ * quarter dead it is worth a batch that ends anywhere. A segment that was filled has nothing dead, so each pass leaves
+ * less of them to clean, and there is a last one.
+ *
+ * A segment that a fork shares comes free only when the other side lets go too: moving our objects would only add a
+ * copy, so it is left alone.
  *
  * Where there is room on a lower tier, room is made by age instead: what has been on the file longest without being read
  * (reading frees it) goes down, so that what is written next finds room here. Nothing comes up but by being used, so
@@ -15,10 +21,13 @@
 
 #include <string.h>
 
-#define SCAN        8192u /* segments looked at a call */
+#define SCAN        8192u /* segments looked at a call, if one of them is worth it */
 #define SCARCE      8u    /* free space is, below one part in */
 #define WORTH       (SPW__SEG_UNITS / 4)
-#define WORTH_TIGHT (SPW__BLOCK / SPW_UNIT)
+#define WORTH_TIGHT (SPW__BLOCK / SPW_UNIT / 4)
+/* With one free segment the first that is cleaned must fit in it whole, though less may fit behind each other. */
+#define WORTH_LAST  (SPW__BLOCK / SPW_UNIT + 2)
+#define WORTH_ALL   (SPW__MIN_BATCH / SPW_UNIT) /* of all together: less is no room for an object */
 #define TRIM        16u
 
 /* Free blocks of segments that are free go back to the filesystem once half of what was ever used is free. */
@@ -70,22 +79,51 @@ static uint32_t choose_oldest(struct spw__file *f)
 	return best;
 }
 
-/* The segment that wins most, of those that win `worth` units. */
-static uint32_t choose(struct spw__file *f, uint32_t worth)
+/*
+ * Plan to clean the segments that win most, of those that win `worth` units; the first is the one that wins most. If even
+ * that is not worth a batch, their dead space is gathered in one of them: cleaning may claim one segment less.
+ */
+static void plan(struct spw__file *f, uint32_t worth)
 {
-	uint32_t top = SPW__LOAD(f->top), best = SPW__SEGS_NONE;
+	uint32_t top = SPW__LOAD(f->top), won[SPW__PASS] = {0}, most = SPW__PASS - 1, i;
+	uint64_t sum = 0;
+	bool gather;
 
-	for (uint32_t i = 0; i < SCAN && i < top; i++) {
-		uint32_t seg = (f->cursor + i) % top, dead = SPW__LOAD(f->dead[seg]);
+	memset(f->plan, 0xff, sizeof(f->plan));
+	for (i = 0; i < top && (i < SCAN || won[most] < WORTH); i++) {
+		uint32_t seg = (f->cursor + i) % top, dead = SPW__LOAD(f->dead[seg]), at = 0;
 
-		if (dead >= worth && movable(f, seg)) {
-			best = seg;
-			worth = dead + 1;
+		if (dead < worth || !movable(f, seg))
+			continue;
+		sum += dead;
+		if (dead <= won[0])
+			continue;
+		for (; at < most && dead > won[at + 1]; at++) {
+			won[at] = won[at + 1];
+			f->plan[at] = f->plan[at + 1];
 		}
+		won[at] = dead;
+		f->plan[at] = seg;
 	}
-	if (top)
-		f->cursor = (f->cursor + SCAN) % top;
-	return best;
+	f->cursor = top ? (f->cursor + i) % top : 0;
+	f->planned = 0;
+	if (sum < WORTH_ALL)
+		return;
+	f->planned = SPW__PASS;
+	gather = won[most] < WORTH && won[0];
+	__atomic_store_n(&f->may_claim, gather ? SPW__PASS - 1 : SPW__BATCHES, __ATOMIC_RELAXED);
+}
+
+/* The next segment that is planned. */
+static uint32_t choose(struct spw__file *f)
+{
+	while (f->planned) {
+		uint32_t seg = f->plan[--f->planned];
+
+		if (seg != SPW__SEGS_NONE && movable(f, seg))
+			return seg;
+	}
+	return SPW__SEGS_NONE;
 }
 
 static bool in_flight(struct spw__file *f)
@@ -132,11 +170,14 @@ static bool open_segment(struct spw__file *f, bool oldest)
 		return false;
 	}
 	/* Moves in flight may be what empties a segment. With none, it was left half cleaned. */
-	if (!in_flight(f))
+	if (!f->pass && !in_flight(f))
 		memset(f->cleaned, 0, sizeof(f->cleaned));
-	place.seg = oldest ? choose_oldest(f) : choose(f, free <= tight ? WORTH_TIGHT : WORTH);
+	if (!f->pass && !oldest)
+		plan(f, free > tight ? WORTH : free > 1 ? WORTH_TIGHT : WORTH_LAST);
+	place.seg = oldest ? choose_oldest(f) : choose(f);
 	if (place.seg == SPW__SEGS_NONE || spw__plat_commit(data, SPW_FILE_SEGMENT) || !pin(f, place.seg))
 		return false;
+	f->pass++;
 	f->clean_seg = place.seg;
 	f->clean_used = true;
 	f->cleaned[f->cleaned_n++ % SPW__CLEANED] = place.seg + 1;
@@ -162,19 +203,18 @@ unsigned spw__file_clean(struct spw_tier *t, bool oldest, spw_entry_t *e, spw_sl
 
 	if (!f->reading) {
 		close_segment(f);
-		f->reading = open_segment(f, oldest);
+		f->reading = f->pass < SPW__PASS && open_segment(f, oldest);
 	}
 	while (f->reading && n < max) {
 		f->reading = spw__seg_next(&f->reader, &e[n], &s[n], &objs[n], &bad);
 		n += f->reading;
 	}
 	SPW__ADD(f->errors, bad);
-	__atomic_store_n(&f->cleaning, n > 0, __ATOMIC_RELAXED);
 	if (!n) {
 		close_segment(f);
-		if (f->clean_used)
+		if (f->clean_used && !f->pass)
 			spw__plat_discard(spw__clean_buffer(f), SPW_FILE_SEGMENT);
-		f->clean_used = false;
+		f->clean_used &= f->pass > 0;
 	}
 	return n;
 }
@@ -183,7 +223,9 @@ void spw__file_clean_done(struct spw_tier *t)
 {
 	struct spw__file *f = spw__file_of(t);
 
-	__atomic_store_n(&f->cleaning, false, __ATOMIC_RELAXED);
-	if (!f->reading)
-		close_segment(f);
+	__atomic_store_n(&f->may_claim, 0, __ATOMIC_RELAXED);
+	f->pass = 0;
+	/* Objects that were named and found no room stay where they are: the rest alone would not empty the segment. */
+	f->reading = false;
+	close_segment(f);
 }

@@ -138,7 +138,13 @@ bool spw__seg_next(struct spw__seg_reader *r, spw_entry_t *e, spw_slot_t *s, str
 
 /* ---- file.c, file_read.c and file_clean.c: the tier ---- */
 
+#define SPW__MIN_BATCH   (2 * SPW__BLOCK) /* room in which any one object and its owner fit */
 #define SPW__BATCHES     4u
+/*
+ * Segments that a pass of cleaning takes. The batch ends with a part of a block unused: if each segment's objects were
+ * one, that would be 1 % of the file. As many as fit into the buffers when the first has to go behind the tail.
+ */
+#define SPW__PASS        (SPW__BATCHES - 1)
 #define SPW__MOVES_MAX   (SPW_FILE_SEGMENT / (2 * SPW_UNIT + (uint32_t)sizeof(struct spw__owner)))
 #define SPW__MOVES_BYTES (((uint32_t)sizeof(struct spw_move) * SPW__MOVES_MAX + SPW__BLOCK) & ~(SPW__BLOCK - 1))
 #define SPW__CLEANED     8u /* segments cleaned lately, not looked at again while moves are in flight */
@@ -208,9 +214,11 @@ struct spw__file {
 	struct spw__seg_reader reader;
 	bool reading;       /* the reader has more */
 	bool clean_used;    /* the buffer is resident */
-	bool cleaning;      /* A from clean to clean_done */
+	uint32_t may_claim; /* A segments that cleaning may still take of the reserve; 0 between passes */
 	uint32_t clean_seg; /* pinned, or SPW__SEGS_NONE */
 	uint32_t cursor;
+	uint32_t plan[SPW__PASS], planned; /* segments to clean next, the last first */
+	uint32_t pass;                     /* segments that were read since the pass began */
 	uint32_t cleaned[SPW__CLEANED], cleaned_n;
 
 	/* Reading: file_read.c. */

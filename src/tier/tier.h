@@ -84,9 +84,11 @@ struct spw_tier_ops {
 	 */
 	uint64_t (*life)(struct spw_tier *t, spw_slot_t s);
 	/*
-	 * Cleaning, when room gets scarce: the owners of the emptiest segment, or (oldest) of the one written first,
-	 * however full. Read back, up to max; data of each is at (*objs)[i]. 0 = nothing worth cleaning. Valid until
-	 * clean_done(t). One thread at a time. The caller moves what is still live, of the oldest to another tier.
+	 * Cleaning, when room gets scarce: the owners of the emptiest segments, or (oldest) of those written first,
+	 * however full. Read back, up to max; data of each is at (*objs)[i], valid until the next call. 0: that was all
+	 * that one pass may take, or nothing is worth cleaning. One thread at a time. The caller moves what is still
+	 * live, of the oldest to another tier, else into as few batches as hold it. A pass ends with clean_done(t); the
+	 * next begins when nothing of this tier is in flight.
 	 */
 	unsigned (*clean)(struct spw_tier *t, bool oldest, spw_entry_t *e, spw_slot_t *s, struct spw_obj *objs,
 			  unsigned max);

@@ -19,7 +19,7 @@
 
 struct spw_segment {
 	struct spw_move moves[FAKE_BATCH];
-	unsigned n;
+	unsigned n, bytes;
 	bool open, flying;
 };
 
@@ -49,7 +49,9 @@ struct fake_tier {
 	void (*in_get)(void *arg);    /* runs once in the middle of the next get */
 	void (*after_get)(void *arg); /* and at its end */
 	void *in_get_arg;             /* of both */
-	unsigned clean_below;         /* clean() names the objects below this address */
+	unsigned clean_below;         /* clean() names the objects below this address, each once a pass */
+	unsigned clean_next;          /* the address that it goes on with */
+	unsigned batch_bytes;         /* of objects that a segment holds at most; 0: any */
 	bool asked_oldest;            /* by the last clean() */
 	unsigned gets;
 	unsigned forks, fork_fails, children;
@@ -163,12 +165,14 @@ static int fake_add(struct spw_tier *t, struct spw_segment *g, spw_entry_t e, co
 	assert(g->open);
 	if (f->fail_add)
 		return f->fail_add;
-	if (g->n == FAKE_BATCH)
+	if (g->n == FAKE_BATCH || (f->batch_bytes && g->bytes + o->len > f->batch_bytes))
 		return -ENOSPC;
 	rc = fake_place(f, e, o, out);
-	if (!rc)
-		g->moves[g->n++] = (struct spw_move){.entry = e, .from = from, .to = *out};
-	return rc;
+	if (rc)
+		return rc;
+	g->moves[g->n++] = (struct spw_move){.entry = e, .from = from, .to = *out};
+	g->bytes += o->len;
+	return 0;
 }
 
 static int fake_submit(struct spw_tier *t, struct spw_segment *g)
@@ -248,8 +252,9 @@ static unsigned fake_clean(struct spw_tier *t, bool oldest, spw_entry_t *e, spw_
 	unsigned n = 0;
 
 	f->asked_oldest = oldest;
+	for (; f->clean_next < f->clean_below && n < max; f->clean_next++) {
+		unsigned at = f->clean_next;
 
-	for (unsigned at = 0; at < f->clean_below && n < max; at++) {
 		if (!f->object[at].used)
 			continue;
 		e[n].idx = f->object[at].owner;
@@ -262,7 +267,7 @@ static unsigned fake_clean(struct spw_tier *t, bool oldest, spw_entry_t *e, spw_
 
 static void fake_clean_done(struct spw_tier *t)
 {
-	fake_of(t)->clean_below = 0;
+	fake_of(t)->clean_below = fake_of(t)->clean_next = 0;
 }
 
 static void fake_stats(struct spw_tier *t, struct spw_tier_stats *out)

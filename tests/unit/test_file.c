@@ -277,6 +277,14 @@ static uint64_t used_bytes(const struct rig *r)
 	return used;
 }
 
+static uint64_t capacity_bytes(const struct rig *r)
+{
+	uint64_t used, capacity;
+
+	spw__file_shared_use(r->sh, &used, &capacity);
+	return capacity;
+}
+
 static struct spw_tier_stats stats_of(struct rig *r)
 {
 	struct spw_tier_stats st;
@@ -406,29 +414,31 @@ static void drop_all(struct rig *r)
 		drop(r, i);
 }
 
-/* One step of cleaning, as the space does it. Returns whether anything moved. */
+/* One pass of cleaning, as the space does it. Returns whether anything moved. */
 static bool clean(struct rig *r)
 {
 	static spw_entry_t e[256];
 	static spw_slot_t s[256];
 	static struct spw_obj objs[256];
-	unsigned n = r->t->ops->clean(r->t, false, e, s, objs, 256);
 	struct spw_segment *g = NULL;
 	bool moved = false;
+	int err = 0;
+	unsigned n;
 
-	for (unsigned i = 0; i < n; i++) {
-		const struct object *o = &r->objects[e[i].idx];
-		uint8_t want[SPW_PAGE];
+	while (!err && (n = r->t->ops->clean(r->t, false, e, s, objs, 256)) > 0) {
+		for (unsigned i = 0; i < n && !err; i++) {
+			const struct object *o = &r->objects[e[i].idx];
+			uint8_t want[SPW_PAGE];
 
-		assert_true(e[i].idx < r->n);
-		if (!o->written || !spw__slot_same(o->slot, s[i]))
-			continue;
-		assert_int_equal(object_of(r, e[i].idx, o->version, want).len, objs[i].len);
-		assert_memory_equal(objs[i].data, want, objs[i].len);
-		r->objects[e[i].idx].next = o->version;
-		if (add(r, &g, e[i].idx, &objs[i]))
-			break;
-		moved = true;
+			assert_true(e[i].idx < r->n);
+			if (!o->written || !spw__slot_same(o->slot, s[i]))
+				continue;
+			assert_int_equal(object_of(r, e[i].idx, o->version, want).len, objs[i].len);
+			assert_memory_equal(objs[i].data, want, objs[i].len);
+			r->objects[e[i].idx].next = o->version;
+			err = add(r, &g, e[i].idx, &objs[i]);
+			moved |= !err;
+		}
 	}
 	if (g)
 		r->t->ops->submit(r->t, g);
@@ -899,6 +909,54 @@ static void test_churn_at_98_percent(void **state)
 	check_all(r);
 	assert_int_equal(stats_of(r).errors, 0);
 	rig_close(r);
+}
+
+/* Write objects from `first` on until there is neither room nor anything to clean. Returns how many. */
+static uint32_t write_all_that_fits(struct rig *r, uint32_t first)
+{
+	uint32_t next = first;
+
+	/* Most passes fill two segments to the last byte. */
+	for (uint64_t passes = 0; passes < capacity_bytes(r) / SPW_FILE_SEGMENT; passes++) {
+		assert_int_equal(write_range(r, next, r->n), -ENOSPC);
+		while (r->objects[next].written)
+			next++;
+		if (!clean(r))
+			return next - first;
+	}
+	fail_msg("cleaning goes on for ever");
+	return 0;
+}
+
+/* A block or less is dead in each segment, and not much more in all of a small file. It comes back, and that is it. */
+static void test_a_little_dead_everywhere(void **state)
+{
+	static const struct {
+		uint32_t len, segments, freed;
+	} c[] = {{100, 64, 30}, {700, 64, 4}, {1365, 1024, 1}, {1365, 64, 2}, {1999, 24, 1}, {SPW_PAGE, 64, 1}};
+
+	(void)state;
+	for (unsigned k = 0; k < sizeof(c) / sizeof(c[0]); k++) {
+		uint64_t bytes = (uint64_t)c[k].segments * SPW_FILE_SEGMENT;
+		struct rig *r = rig_new((uint32_t)(bytes * 8 / 7 / c[k].len), c[k].len * 7 / 8, c[k].len);
+		unsigned *of = calloc(c[k].segments, sizeof(*of));
+		uint32_t freed = 0, full;
+
+		assert_non_null(of);
+		rig_open(r, (struct spw_file_layout){.max_bytes = bytes, .encrypt = true}, NULL);
+		full = write_all_that_fits(r, 0);
+		for (uint32_t i = 0; i < full; i++) {
+			if (of[spw__slot_offset(r->objects[i].slot) / SPW_FILE_SEGMENT]++ >= c[k].freed)
+				continue;
+			drop(r, i);
+			freed++;
+		}
+		assert_in_range(write_all_that_fits(r, full), freed - freed / 10, freed + freed / 10);
+		check_all(r);
+		assert_int_equal(stats_of(r).errors, 0);
+		free(of);
+		rig_close(r);
+	}
 }
 
 /* Free segments of a file that may be punched go back to the filesystem. */
@@ -1663,6 +1721,7 @@ int main(void)
 		cmocka_unit_test(test_sequential_reads),
 		cmocka_unit_test(test_odd_capacities),
 		cmocka_unit_test(test_churn_at_98_percent),
+		cmocka_unit_test(test_a_little_dead_everywhere),
 		cmocka_unit_test(test_discard),
 		cmocka_unit_test(test_bad_blocks),
 		cmocka_unit_test(test_bad_blocks_nearly_everywhere),

@@ -996,6 +996,27 @@ static void cleaning_moves_what_is_still_live(void **state)
 	assert_int_equal(spw_clean(b->sp, b->w), -ENOSPC);
 }
 
+static void cleaning_fills_the_end_of_a_segment(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t large = on_file(b, NOISE, 1), next = on_file(b, NOISE, 2), small = on_file(b, TEXT, 3);
+
+	b->file->clean_below = 3;
+	b->file->batch_bytes = 3 * SPW_PAGE / 2;
+	b->file->hold = true;
+	assert_int_equal(spw_clean(b->sp, b->w), 3);
+	assert_int_equal(b->file->queued, 2);
+	assert_int_equal(b->file->queue[0]->n, 2);
+	assert_int_equal(b->file->queue[0]->moves[0].entry.idx, large.idx);
+	assert_int_equal(b->file->queue[0]->moves[1].entry.idx, small.idx);
+	assert_int_equal(b->file->queue[1]->n, 1);
+	assert_int_equal(b->file->queue[1]->moves[0].entry.idx, next.idx);
+	assert_int_equal(finish(b, 0), 3);
+	check(b, large, NOISE, 1);
+	check(b, next, NOISE, 2);
+	check(b, small, TEXT, 3);
+}
+
 static void cleaning_moves_the_oldest_down(void **state)
 {
 	struct bench *b = *state;
@@ -1547,6 +1568,7 @@ int main(void)
 		CASE(what_was_read_has_a_second_chance),
 		CASE(compaction_moves_objects_under_their_entries),
 		CASE(cleaning_moves_what_is_still_live),
+		CASE(cleaning_fills_the_end_of_a_segment),
 		CASE(cleaning_moves_the_oldest_down),
 		CASE(a_read_of_what_changed_meanwhile_begins_again),
 		CASE(an_error_of_what_changed_meanwhile_is_none),
