@@ -26,7 +26,7 @@
 #define WORTH       (SPW__SEG_UNITS / 4)
 #define WORTH_TIGHT (SPW__BLOCK / SPW_UNIT / 4)
 /* With one free segment the first that is cleaned must fit in it whole, though less may fit behind each other. */
-#define WORTH_LAST  (SPW__BLOCK / SPW_UNIT + 2)
+#define WORTH_FIRST (SPW__BLOCK / SPW_UNIT + 2)
 #define WORTH_ALL   (SPW__MIN_BATCH / SPW_UNIT) /* of all together: less is no room for an object */
 #define TRIM        16u
 
@@ -80,10 +80,11 @@ static uint32_t choose_oldest(struct spw__file *f)
 }
 
 /*
- * Plan to clean the segments that win most, of those that win `worth` units; the first is the one that wins most. If even
- * that is not worth a batch, their dead space is gathered in one of them: cleaning may claim one segment less.
+ * Plan to clean the segments that win most, of those that win `worth` units; the first is the one that wins most, `first`
+ * at least. If even that is not worth a batch, their dead space is gathered in one of them: cleaning may claim one
+ * segment less.
  */
-static void plan(struct spw__file *f, uint32_t worth)
+static void plan(struct spw__file *f, uint32_t worth, uint32_t first)
 {
 	uint32_t top = SPW__LOAD(f->top), won[SPW__PASS] = {0}, most = SPW__PASS - 1, i;
 	uint64_t sum = 0;
@@ -107,7 +108,7 @@ static void plan(struct spw__file *f, uint32_t worth)
 	}
 	f->cursor = top ? (f->cursor + i) % top : 0;
 	f->planned = 0;
-	if (sum < WORTH_ALL)
+	if (sum < WORTH_ALL || won[most] < first)
 		return;
 	f->planned = SPW__PASS;
 	gather = won[most] < WORTH && won[0];
@@ -173,7 +174,7 @@ static bool open_segment(struct spw__file *f, bool oldest)
 	if (!f->pass && !in_flight(f))
 		memset(f->cleaned, 0, sizeof(f->cleaned));
 	if (!f->pass && !oldest)
-		plan(f, free > tight ? WORTH : free > 1 ? WORTH_TIGHT : WORTH_LAST);
+		plan(f, free > tight ? WORTH : WORTH_TIGHT, free > 1 ? 0 : WORTH_FIRST);
 	place.seg = oldest ? choose_oldest(f) : choose(f);
 	if (place.seg == SPW__SEGS_NONE || spw__plat_commit(data, SPW_FILE_SEGMENT) || !pin(f, place.seg))
 		return false;
