@@ -333,8 +333,8 @@ static void open_below(struct spw_space *sp, struct spw__batch *b, struct spw_ti
 }
 
 /*
- * Send n objects; *moved counts. Those that the segment has no room for go to the next one, after all smaller ones: an
- * end as wide as an average object, in each segment, would be 0.4 % of the file.
+ * Send n objects; *moved counts. One that a segment has no room for goes to the next, but not before smaller ones have
+ * filled the end, which would else be some 0.3 % of the file.
  */
 static int send_cleaned(struct spw_space *sp, struct spw__batch *b, struct cleaning *c, unsigned n, int *moved)
 {
@@ -372,8 +372,8 @@ int spw_clean(struct spw_space *sp, struct spw_work *work)
 		if (!spw__is_batch(*t) || !(*t)->ops->clean || !spw__takes_new(sp, *t))
 			continue;
 		/*
-		 * With its buffers in use we might stop within a segment. It would have taken room and given none, and
-		 * a few of those take all that is kept for cleaning: then no segment can be emptied any more.
+		 * What is on its way is not dead yet where it was, so which segments are the emptiest is known only
+		 * when it has arrived. And with buffers in use we might stop before the first of them is empty.
 		 */
 		if (sp->under_move[(*t)->number]) {
 			busy = true;
