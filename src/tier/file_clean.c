@@ -3,12 +3,12 @@
  * Cleaning: making room out of segments that are partly dead.
  *
  * Moving the live rest of a segment costs a read and a write of that rest, so nothing is moved while there is room, and
- * only what is a quarter dead while it gets scarce. When there is none, all that is dead has to be found before the
- * caller may be told that the file is full. It may lie a little in each segment, so that moving the rest of any wins
- * less than the end of a batch wastes. So it is gathered: a pass fills less segments than it reads, but to their ends,
- * and stops. The segment in which it stops is then dead by what was won, the next pass begins with it, and once it is a
- * quarter dead it is worth a batch that ends anywhere. A segment that was filled has nothing dead, so each pass leaves
- * less of them to clean, and there is a last one.
+ * only what is a quarter dead while it gets scarce. When there is none, dead space has to be found before the caller may
+ * be told that the file is full. It may lie a little in each segment, so that moving the rest of any wins less than the
+ * end of a batch wastes. So it is gathered, down to a quarter of a block a segment: a pass fills fewer segments than it
+ * reads, but to their ends, and stops. The segment in which it stops is then dead by what was won, the next pass begins
+ * with it, and once it is a quarter dead it is worth a batch that ends anywhere. A segment that was filled has nothing
+ * dead, so each pass leaves fewer of them to clean, and there is a last one.
  *
  * A segment that a fork shares comes free only when the other side lets go too: moving our objects would only add a
  * copy, so it is left alone.
@@ -21,11 +21,11 @@
 
 #include <string.h>
 
-#define SCAN        8192u /* segments looked at a call, if one of them is worth it */
+#define SCAN        8192u /* segments looked at a call; all, if none of these is worth it */
 #define SCARCE      8u    /* free space is, below one part in */
 #define WORTH       (SPW__SEG_UNITS / 4)
 #define WORTH_TIGHT (SPW__BLOCK / SPW_UNIT / 4)
-/* With one free segment the first that is cleaned must fit in it whole, though less may fit behind each other. */
+/* The only free segment must take all of the first that is cleaned, even if packed anew it has one object's room less. */
 #define WORTH_FIRST (SPW__BLOCK / SPW_UNIT + 2)
 #define WORTH_ALL   (SPW__MIN_BATCH / SPW_UNIT) /* of all together: less is no room for an object */
 #define TRIM        16u
