@@ -69,6 +69,7 @@ static int acquire(struct spw_space *sp, uint8_t state, uint32_t *out)
 	else
 		unlink_from(sp, &sp->free_clusters, c);
 	sp->table[c].cursor = 0;
+	__atomic_store_n(&sp->table[c].denied, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&sp->table[c].state, state, __ATOMIC_RELEASE);
 	SPW__ADD(sp->present, 1);
 	*out = c;
@@ -127,6 +128,31 @@ int spw_cluster_give(struct spw_space *sp, uint32_t cluster)
 static bool taken(const struct spw_space *sp, uint32_t c)
 {
 	return __atomic_load_n(&sp->table[c].state, __ATOMIC_RELAXED) >= SPW__CLUSTER_TAKEN;
+}
+
+#define ALL_TIERS ((1u << SPW_MAX_TIERS) - 1)
+
+/* A tier once denied is never allowed again, so two that narrow at the same time both get their way. */
+int spw_allow(struct spw_space *sp, uint32_t tiers)
+{
+	if (tiers & ~ALL_TIERS)
+		return -EINVAL;
+	if (tiers & SPW__LOAD(sp->denied))
+		return -EPERM;
+	__atomic_fetch_or(&sp->denied, ALL_TIERS & ~tiers, __ATOMIC_SEQ_CST);
+	return 0;
+}
+
+int spw_cluster_allow(struct spw_space *sp, uint32_t cluster, uint32_t tiers)
+{
+	uint16_t *denied = &sp->table[cluster].denied;
+
+	if (tiers & ~ALL_TIERS || !taken(sp, cluster))
+		return -EINVAL;
+	if (tiers & (SPW__LOAD(sp->denied) | SPW__LOAD(*denied)))
+		return -EPERM;
+	__atomic_fetch_or(denied, (uint16_t)(ALL_TIERS & ~tiers), __ATOMIC_SEQ_CST);
+	return 0;
 }
 
 bool spw__lock_owned(struct spw_space *sp, spw_entry_t e, uint64_t *w)

@@ -19,7 +19,7 @@
 #define IDLE_PASSES 1000u     /* that find nothing to move on a tier that is not empty */
 #define STEP        4096u
 
-static int drain_one(struct spw_space *sp, struct spw_work *work, struct spw__batch *b, spw_entry_t e, spw_slot_t s)
+static int drain_one(struct spw_space *sp, struct spw_work *work, struct spw__outbox *box, spw_entry_t e, spw_slot_t s)
 {
 	struct spw_obj o = {.data = work->page, .len = spw__slot_len(s), .coding = (uint8_t)spw__slot_coding(s)};
 	struct spw_tier *t = spw__tier_of(sp, s);
@@ -36,7 +36,7 @@ static int drain_one(struct spw_space *sp, struct spw_work *work, struct spw__ba
 	rc = spw__relocate(sp, NULL, e, s, obj);
 	if (rc >= 0)
 		return rc;
-	rc = spw__send(sp, b, e, s, obj);
+	rc = spw__send(sp, box, e, s, obj);
 	/* None, or one that backs off: nothing takes it. -EIO is for what cannot be read. */
 	return rc == -ENODEV || rc == -EIO ? -ENOSPC : rc;
 }
@@ -88,7 +88,7 @@ static bool unreadable(int rc)
 }
 
 /* Look at one entry. 1: its object was moved or sent on its way, 0: nothing to move, or -errno. */
-static int look(struct spw_space *sp, struct spw_work *work, struct spw__batch *b, struct spw_tier *t, spw_entry_t e)
+static int look(struct spw_space *sp, struct spw_work *work, struct spw__outbox *box, struct spw_tier *t, spw_entry_t e)
 {
 	spw_slot_t s, still;
 	int rc;
@@ -96,7 +96,7 @@ static int look(struct spw_space *sp, struct spw_work *work, struct spw__batch *
 	if (!may_be_on(spw__peek(sp, e), t) || !on_tier(sp, e, t, &s))
 		return 0;
 	SPW__HOOK(SPW__DRAIN_FOUND, e);
-	rc = drain_one(sp, work, b, e, s);
+	rc = drain_one(sp, work, box, e, s);
 	/* An error about bytes that went elsewhere meanwhile says nothing. */
 	if (rc < 0 && rc != -EAGAIN && !(on_tier(sp, e, t, &still) && spw__slot_same(s, still)))
 		return 0;
@@ -121,14 +121,14 @@ static int scan(struct spw_space *sp, struct spw_work *work, struct spw_tier *t,
 	uint64_t end = (uint64_t)__atomic_load_n(&sp->ever, __ATOMIC_ACQUIRE) * SPW_CLUSTER;
 	struct spw__drain *d = &sp->drain[t->number];
 	unsigned objects = 0, clusters = 0;
-	struct spw__batch b = {0};
+	struct spw__outbox box = {0};
 	int rc = 0;
 
 	for (; d->next < end; d->next = after(sp, t, d->next)) {
 		uint32_t c = d->next / SPW_CLUSTER;
 		int one;
 
-		if (spw__takes_new(sp, t)) {
+		if (!spw__draining(sp, t)) {
 			rc = -ECANCELED;
 			break;
 		}
@@ -140,7 +140,7 @@ static int scan(struct spw_space *sp, struct spw_work *work, struct spw_tier *t,
 			d->next += SPW_CLUSTER - 1;
 			continue;
 		}
-		one = look(sp, work, &b, t, (spw_entry_t){d->next});
+		one = look(sp, work, &box, t, (spw_entry_t){d->next});
 		if (one == -EAGAIN) {
 			rc = SPW_DRAIN_WAITS;
 			break;
@@ -155,7 +155,7 @@ static int scan(struct spw_space *sp, struct spw_work *work, struct spw_tier *t,
 		if (one < 0 && !d->error)
 			d->error = one;
 	}
-	spw__submit(&b);
+	spw__submit(&box);
 	return rc;
 }
 
@@ -206,7 +206,7 @@ int spw_drain_step(struct spw_space *sp, struct spw_work *work, struct spw_tier 
 {
 	int rc;
 
-	if (spw__takes_new(sp, t))
+	if (!spw__draining(sp, t))
 		return -ECANCELED;
 	if (empty(sp, t))
 		return 0;
@@ -232,7 +232,7 @@ int spw_space_remove_tier(struct spw_space *sp, struct spw_tier *t)
 
 	if (t->number >= SPW_MAX_TIERS || sp->tier[t->number] != t)
 		return -ENOENT;
-	if (spw__takes_new(sp, t) || !empty(sp, t))
+	if (!spw__draining(sp, t) || !empty(sp, t))
 		return -EBUSY;
 	/* A ghost is not among them. */
 	while (*at && *at != t)

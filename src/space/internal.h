@@ -20,13 +20,16 @@
 
 /* A cluster's record: 16 bytes for 512 entries. Under the cluster lock, but what is marked A. */
 struct spw__cluster {
-	uint32_t next, prev; /* of the free or the partial list: cluster number + 1, 0 = end */
-	uint16_t live;       /* A entries not FREE; during a free it may still count some that are */
-	uint16_t overflows;  /* entries whose count is in the overflow table */
-	uint16_t cursor;     /* where the next search for a FREE entry begins */
-	uint8_t state;       /* A SPW__CLUSTER_* */
-	uint8_t partial;     /* on the partial list */
+	uint32_t next : 24; /* of the free or the partial list: cluster number + 1, 0 = end */
+	uint8_t partial;    /* on the partial list */
+	uint32_t prev : 24;
+	uint8_t state;      /* A SPW__CLUSTER_* */
+	uint16_t live;      /* A entries not FREE; during a free it may still count some that are */
+	uint16_t overflows; /* entries whose count is in the overflow table */
+	uint16_t cursor;    /* where the next search for a FREE entry begins */
+	uint16_t denied;    /* A mask of tier numbers that its entries may not be put on */
 };
+_Static_assert(sizeof(struct spw__cluster) == 16, "records fill a page of the table");
 #define SPW__CLUSTER_NONE    0u /* not present */
 #define SPW__CLUSTER_SHARED  1u /* serves spw_alloc() */
 #define SPW__CLUSTER_TAKEN   2u /* belongs to a host, untouched so far */
@@ -64,7 +67,8 @@ struct spw_space {
 	struct spw_tier *order[SPW_MAX_TIERS + 1]; /* by priority, NULL at the end */
 	unsigned turn;                             /* A of tiers of equal priority */
 
-	uint32_t draining;       /* A mask of tier numbers that take nothing new */
+	uint32_t draining;       /* A mask of tier numbers that take nothing new for now */
+	uint32_t denied;         /* A and for good */
 	uint32_t in_flight;      /* A moves submitted or about to be, not completed */
 	uint32_t frames_touched; /* A highest frame number used + 1 */
 	uint32_t touched;        /* A clusters with resident descriptors */
@@ -114,9 +118,21 @@ static inline bool spw__is_batch(const struct spw_tier *t)
 	return t->ops->begin != NULL;
 }
 
-static inline bool spw__takes_new(const struct spw_space *sp, const struct spw_tier *t)
+static inline bool spw__draining(const struct spw_space *sp, const struct spw_tier *t)
 {
-	return !(SPW__LOAD(sp->draining) & 1u << t->number);
+	return SPW__LOAD(sp->draining) & 1u << t->number;
+}
+
+/* The tiers that no entry may be put on. */
+static inline uint32_t spw__shut(const struct spw_space *sp)
+{
+	return SPW__LOAD(sp->draining) | SPW__LOAD(sp->denied);
+}
+
+/* The tiers that e may not be put on. Certain while e is locked, and of use to guess by while it is not. */
+static inline uint32_t spw__shut_to(const struct spw_space *sp, spw_entry_t e)
+{
+	return spw__shut(sp) | SPW__LOAD(sp->table[spw__cluster_of(e)].denied);
 }
 
 static inline struct spw_tier *spw__tier_of(const struct spw_space *sp, spw_slot_t s)
@@ -193,7 +209,7 @@ bool spw__lock_owned(struct spw_space *sp, spw_entry_t e, uint64_t *w);
 uint64_t spw__frame_leave(struct spw_space *sp, uint64_t w);
 
 /* store.c */
-/* Put an object into the first RAM tier with room, other than those being drained. */
+/* Entry locked. Put its object into the first RAM tier that it may go to and that has room. */
 int spw__put(struct spw_space *sp, spw_entry_t e, const struct spw_obj *o, spw_slot_t *out);
 /*
  * Unlock with a new word that no longer refers to the bytes at `backing`, and let them go: free their storage, or if
@@ -211,17 +227,22 @@ void spw__orphan_remove(struct spw_space *sp, spw_slot_t s);
 void spw__orphan_trim(struct spw_space *sp);
 
 /* move.c */
+/* What is being sent to one tier. */
 struct spw__batch {
-	struct spw_tier *tier;
+	struct spw_tier *tier; /* NULL: none chosen yet, and then nor are those that follow in an outbox */
 	struct spw_segment *segment;
 	unsigned objects; /* in it */
+};
+/* One batch for each tier that is needed: which that is depends on the entry. At its end one that is never used. */
+struct spw__outbox {
+	struct spw__batch batch[SPW_MAX_TIERS + 1];
 };
 /* The object as it is at s, for a locked entry of a RAM tier. */
 struct spw_obj spw__mapped(struct spw_space *sp, spw_slot_t s);
 /* Move e from `from` into RAM tier t (NULL: any). obj NULL: from is on a RAM tier. 1, 0: e changed, -errno. */
 int spw__relocate(struct spw_space *sp, struct spw_tier *t, spw_entry_t e, spw_slot_t from, const struct spw_obj *obj);
-/* Add e's object to the batch, opening and submitting segments as needed. 1, 0: e changed, -errno. */
-int spw__send(struct spw_space *sp, struct spw__batch *b, spw_entry_t e, spw_slot_t from, const struct spw_obj *obj);
-void spw__submit(struct spw__batch *b);
+/* Add e's object to the first batch that it may go by. 1, 0: e changed, -ENODEV: it may go nowhere, -errno. */
+int spw__send(struct spw_space *sp, struct spw__outbox *o, spw_entry_t e, spw_slot_t from, const struct spw_obj *obj);
+void spw__submit(struct spw__outbox *o);
 
 #endif

@@ -72,8 +72,9 @@ int spw__relocate(struct spw_space *sp, struct spw_tier *t, spw_entry_t e, spw_s
 	return 1;
 }
 
-/* A segment of the first tier with room, of n of equal priority. They take turns. */
-static int open_in_turn(struct spw_space *sp, struct spw__batch *b, struct spw_tier *const *t, unsigned n)
+/* A segment of the first tier with room that is not shut, of n of equal priority. They take turns. */
+static int open_in_turn(struct spw_space *sp, struct spw__batch *b, uint32_t shut, struct spw_tier *const *t,
+			unsigned n)
 {
 	unsigned turn = SPW__LOAD(sp->turn);
 	int rc = -ENODEV;
@@ -81,7 +82,7 @@ static int open_in_turn(struct spw_space *sp, struct spw__batch *b, struct spw_t
 	for (unsigned i = 0; i < n; i++) {
 		struct spw_tier *one = t[(turn + i) % n];
 
-		if (!spw__is_batch(one) || !spw__takes_new(sp, one))
+		if (!spw__is_batch(one) || shut & 1u << one->number)
 			continue;
 		int err = one->ops->begin(one, &b->segment);
 
@@ -96,8 +97,8 @@ static int open_in_turn(struct spw_space *sp, struct spw__batch *b, struct spw_t
 	return rc;
 }
 
-/* A segment of the batch's tier, or, if it has none yet, of the first batch tier with room. */
-static int open_segment(struct spw_space *sp, struct spw__batch *b)
+/* A segment of the batch's tier, or, if it has none yet, of the first batch tier with room that is not shut. */
+static int open_segment(struct spw_space *sp, struct spw__batch *b, uint32_t shut)
 {
 	int rc = -ENODEV;
 
@@ -106,14 +107,14 @@ static int open_segment(struct spw_space *sp, struct spw__batch *b)
 	for (struct spw_tier **t = sp->order, **next; *t && rc != -EAGAIN && rc; t = next) {
 		for (next = t; *next && (*next)->priority == (*t)->priority; next++)
 			;
-		int err = open_in_turn(sp, b, t, (unsigned)(next - t));
+		int err = open_in_turn(sp, b, shut, t, (unsigned)(next - t));
 
 		rc = err == -ENODEV ? rc : err;
 	}
 	return rc;
 }
 
-void spw__submit(struct spw__batch *b)
+static void submit(struct spw__batch *b)
 {
 	if (b->segment)
 		b->tier->ops->submit(b->tier, b->segment);
@@ -121,8 +122,25 @@ void spw__submit(struct spw__batch *b)
 	b->objects = 0;
 }
 
-/* Send the object with the others of the batch: 1, 0 (it is elsewhere by now), -EFBIG (submit them first) or -errno. */
-static int send_along(struct spw_space *sp, struct spw__batch *b, spw_entry_t e, spw_slot_t from,
+void spw__submit(struct spw__outbox *o)
+{
+	for (struct spw__batch *b = o->batch; b->tier; b++)
+		submit(b);
+}
+
+/* Whether a locked entry may go by the batch. What is on a tier already may move about there. */
+static bool admits(const struct spw_space *sp, const struct spw__batch *b, spw_entry_t e, spw_slot_t from)
+{
+	unsigned to = b->tier->number;
+
+	return !(spw__shut_to(sp, e) & 1u << to) || spw__slot_tier(from) == to;
+}
+
+/*
+ * Send the object with the others of the batch, of a tier that is not shut if it has none yet: 1, 0 (it is elsewhere by
+ * now), -EFBIG (submit them first), -EPERM (it may not go by it) or -errno.
+ */
+static int send_along(struct spw_space *sp, struct spw__batch *b, uint32_t shut, spw_entry_t e, spw_slot_t from,
 		      const struct spw_obj *obj)
 {
 	struct spw_obj o;
@@ -131,11 +149,15 @@ static int send_along(struct spw_space *sp, struct spw__batch *b, spw_entry_t e,
 	int rc = spw__orphan_reserve(sp);
 
 	if (!rc && !b->segment)
-		rc = open_segment(sp, b);
+		rc = open_segment(sp, b, shut);
 	if (rc)
 		return rc;
 	if (!lock_at(sp, e, from, false, &w))
 		return 0;
+	if (!admits(sp, b, e, from)) {
+		spw__unlock(sp, e, w);
+		return -EPERM;
+	}
 	o = obj ? *obj : spw__mapped(sp, from);
 	rc = b->tier->ops->add(b->tier, b->segment, e, &o, from, &to);
 	if (rc) {
@@ -149,12 +171,24 @@ static int send_along(struct spw_space *sp, struct spw__batch *b, spw_entry_t e,
 	return 1;
 }
 
-int spw__send(struct spw_space *sp, struct spw__batch *b, spw_entry_t e, spw_slot_t from, const struct spw_obj *obj)
+/* The same, submitting as needed. */
+static int send_by(struct spw_space *sp, struct spw__batch *b, uint32_t shut, spw_entry_t e, spw_slot_t from,
+		   const struct spw_obj *obj)
 {
 	int rc;
 
-	while ((rc = send_along(sp, b, e, from, obj)) == -EFBIG)
-		spw__submit(b);
+	while ((rc = send_along(sp, b, shut, e, from, obj)) == -EFBIG)
+		submit(b);
+	return rc;
+}
+
+int spw__send(struct spw_space *sp, struct spw__outbox *o, spw_entry_t e, spw_slot_t from, const struct spw_obj *obj)
+{
+	/* The first batch is the one that most can go by. Each refuses e by its tier, so there are never more than tiers. */
+	int rc = send_by(sp, o->batch, spw__shut(sp), e, from, obj);
+
+	for (struct spw__batch *b = o->batch + 1; rc == -EPERM; b++)
+		rc = send_by(sp, b, spw__shut_to(sp, e), e, from, obj);
 	return rc;
 }
 
@@ -239,7 +273,8 @@ static bool second_chance(struct spw_space *sp, spw_entry_t e, spw_slot_t s)
 }
 
 /* Send what can be sent of the RAM tier's oldest block, all of it, for only whole blocks give memory back. */
-static int send_block(struct spw_space *sp, struct spw__batch *b, struct spw_tier *t, bool raw_only, uint64_t *sent)
+static int send_block(struct spw_space *sp, struct spw__outbox *o, struct spw_tier *t, bool raw_only, uint64_t *sent,
+		      int *passed_over)
 {
 	spw_entry_t e[HINTS];
 	spw_slot_t s[HINTS];
@@ -249,11 +284,14 @@ static int send_block(struct spw_space *sp, struct spw__batch *b, struct spw_tie
 	if (!n || (raw_only && spw__slot_coding(s[0]) != SPW_CODING_RAW))
 		return -ENOENT;
 	for (unsigned i = 0; i < n; i++) {
-		int rc = second_chance(sp, e[i], s[i]) ? 0 : spw__send(sp, b, e[i], s[i], NULL);
+		int rc = second_chance(sp, e[i], s[i]) ? 0 : spw__send(sp, o, e[i], s[i], NULL);
 
-		if (rc < 0)
+		if (rc < 0 && admits(sp, &o->batch[0], e[i], s[i]))
 			return moves ? moves : rc;
-		if (rc) {
+		/* It may not go where the others go, and there is no room elsewhere. That does not stop the others. */
+		if (rc < 0 && rc != -ENODEV)
+			*passed_over = rc;
+		if (rc > 0) {
 			moves++;
 			*sent += spw__slot_len(s[i]);
 		}
@@ -263,9 +301,9 @@ static int send_block(struct spw_space *sp, struct spw__batch *b, struct spw_tie
 
 int spw_writeback_start(struct spw_space *sp, uint64_t bytes, bool raw_only)
 {
-	struct spw__batch b = {0};
+	struct spw__outbox o = {0};
 	/* Asking for victims makes them young, so know first that they can go. */
-	int rc = open_segment(sp, &b), moves = 0;
+	int rc = open_segment(sp, &o.batch[0], spw__shut(sp)), moves = 0, passed_over = 0;
 	uint64_t sent = 0;
 
 	for (struct spw_tier **t = sp->order; *t && rc >= 0 && sent < bytes; t++) {
@@ -273,17 +311,17 @@ int spw_writeback_start(struct spw_space *sp, uint64_t bytes, bool raw_only)
 
 		if (spw__is_batch(*t))
 			continue;
-		/* What is on its way already is named again and again. */
-		while (rc >= 0 && b.segment && sent < bytes && idle < IDLE_BLOCKS) {
-			rc = send_block(sp, &b, *t, raw_only, &sent);
+		/* What is on its way already, or may go nowhere, is named again and again. */
+		while (rc >= 0 && o.batch[0].segment && sent < bytes && idle < IDLE_BLOCKS) {
+			rc = send_block(sp, &o, *t, raw_only, &sent, &passed_over);
 			moves += rc > 0 ? rc : 0;
 			idle = rc > 0 ? 0 : idle + 1;
 		}
 		if (rc == -ENOENT)
 			rc = 0;
 	}
-	spw__submit(&b);
-	return moves ? moves : rc;
+	spw__submit(&o);
+	return moves ? moves : rc ? rc : passed_over;
 }
 
 int spw_compact(struct spw_space *sp, unsigned max)
@@ -294,7 +332,7 @@ int spw_compact(struct spw_space *sp, unsigned max)
 	int rc = 0;
 
 	for (struct spw_tier **t = sp->order; *t && rc >= 0; t++) {
-		if (spw__is_batch(*t) || !(*t)->ops->sparse || !spw__takes_new(sp, *t))
+		if (spw__is_batch(*t) || !(*t)->ops->sparse || spw__draining(sp, *t))
 			continue;
 		do {
 			unsigned n = (*t)->ops->sparse(*t, e, s, max - moved < HINTS ? max - moved : HINTS);
@@ -323,7 +361,8 @@ static void open_below(struct spw_space *sp, struct spw__batch *b, struct spw_ti
 {
 	b->tier = *t;
 	for (struct spw_tier *const *lower = t + 1; *lower; lower++) {
-		if ((*lower)->priority == (*t)->priority || !spw__is_batch(*lower) || !spw__takes_new(sp, *lower))
+		if ((*lower)->priority == (*t)->priority || !spw__is_batch(*lower) ||
+		    spw__shut(sp) & 1u << (*lower)->number)
 			continue;
 		if ((*lower)->ops->begin(*lower, &b->segment))
 			continue;
@@ -333,18 +372,23 @@ static void open_below(struct spw_space *sp, struct spw__batch *b, struct spw_ti
 }
 
 /*
- * Send n objects; *moved counts. One that a segment has no room for goes to the next, but not before smaller ones have
+ * Send n objects; *moved counts, *denied tells of those that may not go by the batch and stay. One that a segment has no room for goes to the next, but not before smaller ones have
  * filled the end, which would else be some 0.3 % of the file.
  */
-static int send_cleaned(struct spw_space *sp, struct spw__batch *b, struct cleaning *c, unsigned n, int *moved)
+static int send_cleaned(struct spw_space *sp, struct spw__batch *b, struct cleaning *c, unsigned n, int *moved,
+			bool *denied)
 {
 	for (unsigned left; n; n = left) {
 		left = 0;
 		for (unsigned i = 0; i < n; i++) {
-			int rc = send_along(sp, b, c->e[i], c->s[i], &c->o[i]);
+			int rc = send_along(sp, b, 0, c->e[i], c->s[i], &c->o[i]);
 
 			if (rc >= 0) {
 				*moved += rc;
+				continue;
+			}
+			if (rc == -EPERM) {
+				*denied = true;
 				continue;
 			}
 			if (rc != -EFBIG)
@@ -354,22 +398,35 @@ static int send_cleaned(struct spw_space *sp, struct spw__batch *b, struct clean
 			c->o[left++] = c->o[i];
 		}
 		if (left)
-			spw__submit(b);
+			submit(b);
 	}
 	return 0;
+}
+
+/* Move the objects of a few segments of t by the batch. How many; -EPERM: none, as some may not go by it; -errno. */
+static int clean_by(struct spw_space *sp, struct cleaning *c, struct spw__batch *b, struct spw_tier *t)
+{
+	bool denied = false;
+	int moved = 0, rc = 0;
+	unsigned n;
+
+	while (rc >= 0 && (n = t->ops->clean(t, b->tier != t, c->e, c->s, c->o, CLEAN_MAX)) > 0)
+		rc = send_cleaned(sp, b, c, n, &moved, &denied);
+	t->ops->clean_done(t);
+	submit(b);
+	return moved ? moved : rc < 0 ? rc : denied ? -EPERM : 0;
 }
 
 int spw_clean(struct spw_space *sp, struct spw_work *work)
 {
 	struct cleaning *c = (void *)work->page;
-	int moved = 0, rc = 0;
 	bool busy = false;
+	int rc = 0;
 
-	for (struct spw_tier **t = sp->order; *t && rc >= 0 && !moved; t++) {
+	for (struct spw_tier **t = sp->order; *t && !rc; t++) {
 		struct spw__batch b = {0};
-		unsigned n;
 
-		if (!spw__is_batch(*t) || !(*t)->ops->clean || !spw__takes_new(sp, *t))
+		if (!spw__is_batch(*t) || !(*t)->ops->clean || spw__draining(sp, *t))
 			continue;
 		/*
 		 * What is on its way is not dead yet where it was, so which segments are the emptiest is known only
@@ -380,10 +437,12 @@ int spw_clean(struct spw_space *sp, struct spw_work *work)
 			continue;
 		}
 		open_below(sp, &b, t);
-		while (rc >= 0 && (n = (*t)->ops->clean(*t, b.tier != *t, c->e, c->s, c->o, CLEAN_MAX)) > 0)
-			rc = send_cleaned(sp, &b, c, n, &moved);
-		(*t)->ops->clean_done(*t);
-		spw__submit(&b);
+		rc = clean_by(sp, c, &b, *t);
+		/* What is oldest may not go down: then room is made of what is dead. */
+		if (rc == -EPERM) {
+			b = (struct spw__batch){.tier = *t};
+			rc = clean_by(sp, c, &b, *t);
+		}
 	}
-	return moved ? moved : rc ? rc : busy ? -EAGAIN : 0;
+	return rc ? rc : busy ? -EAGAIN : 0;
 }

@@ -62,6 +62,20 @@ int spw_cluster_take(struct spw_space *sp, uint32_t *cluster);
 int spw_cluster_give(struct spw_space *sp, uint32_t cluster);
 
 /*
+ * Which tiers may be used: by the whole space, and by the entries of one taken cluster (a region of the host is a set of
+ * clusters). `tiers` has a bit for each number. All of them at first, of a cluster whenever it is taken; a call can only
+ * narrow: -EPERM, nothing changed, if it names one that is not allowed any more. -EINVAL: no such numbers, or the
+ * cluster is not taken.
+ *
+ * No object of an entry comes to a tier that the entry may not use, by whatever call; where there is no other it is as
+ * if there was no room. Tell a cluster's before any of its entries comes to life: what is on a tier already, or on its
+ * way there, stays good there, and may be moved about within it, until it is stored anew, freed, written back or drained.
+ * The number of a tier that was removed stays denied where it was, whichever tier it is given to next.
+ */
+int spw_allow(struct spw_space *sp, uint32_t tiers);
+int spw_cluster_allow(struct spw_space *sp, uint32_t cluster, uint32_t tiers);
+
+/*
  * Single entries, for hosts that map them one by one. n entries with count 1, each reading as a page of zeros.
  * All or nothing: 0 or -ENOMEM. Neighbouring entries are given where possible.
  */
@@ -119,8 +133,9 @@ int spw_cache_del(struct spw_space *sp, spw_entry_t e, uint32_t frame, bool keep
 /*
  * Writeback and upkeep, driven by a host thread (one at a time; the rest of the space goes on meanwhile).
  * start: gather about `bytes` (whole blocks) of the oldest objects of RAM tiers (RAW first; only RAW when raw_only)
- * into segments of the first batch tier with room, and submit. Returns objects on their way (>= 0), -ENOSPC,
- * -EIO (backing off), -EAGAIN (buffers busy), -ENODEV (no batch tier that takes objects).
+ * into segments of the first batch tier with room, those that may not go there into segments of one where they may, and
+ * submit. Returns objects on their way (>= 0), -ENOSPC, -EIO (backing off), -EAGAIN (buffers busy), -ENODEV (no batch
+ * tier that takes objects).
  * poll: finish completed segments; wait_ns as in the tier, but none with no move in flight. Returns objects finished.
  * compact: up to `max` objects moved out of sparse blocks. clean: up to three segments of one tier, to a lower one if
  * there is one with room; -EAGAIN while moves from or to it are in flight. Return objects moved (>= 0) or -errno.

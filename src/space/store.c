@@ -13,12 +13,13 @@
 
 int spw__put(struct spw_space *sp, spw_entry_t e, const struct spw_obj *o, spw_slot_t *out)
 {
+	uint32_t shut = spw__shut_to(sp, e);
 	int rc = -ENOSPC;
 
 	for (struct spw_tier **t = sp->order; *t; t++) {
 		int one;
 
-		if (spw__is_batch(*t) || !spw__takes_new(sp, *t))
+		if (spw__is_batch(*t) || shut & 1u << (*t)->number)
 			continue;
 		SPW__HOOK(SPW__PUT_CHOSEN, e);
 		one = (*t)->ops->put(*t, e, o, out);

@@ -11,7 +11,8 @@
  *
  * The bytes of a page are a function of (entry, version), so a page of another entry, an older version or a torn page
  * fails. Failures of put, begin, add, commit, reads and writes are injected, and nothing may be lost by them. Drains
- * begin, go on by steps and are cancelled. At the end the pool is drained to the file, the file to another pool, every
+ * begin, go on by steps and are cancelled. One tier is denied to the space, and of the clusters taken some may use only
+ * some of the others: whatever is put on a tier is checked against that, below the space. At the end the pool is drained to the file, the file to another pool, every
  * page is checked again, everything is freed, and every counter must be back where it began.
  */
 #include "platform/platform.h"
@@ -127,8 +128,36 @@ uint32_t __wrap_spw__codec_compress(const struct spw_codec *c, void *work, const
 
 static const struct spw_tier_ops *pool_ops, *file_ops;
 
+/* ---- tiers that may not be used ---- */
+
+enum { POOL, FILE_TIER, REFUGE, ANNEX, LOW, BARRED };
+static uint8_t cluster_state[CLUSTERS]; /* atomic */
+enum { ELSEWHERE, TAKEN, CLOSING };
+
+static uint64_t placed[SPW_MAX_TIERS]; /* objects of clusters that may not use all tiers */
+
+/* What a taken cluster may use; told as soon as it is taken. */
+static uint32_t allowed_to(uint32_t cluster)
+{
+	static const uint32_t denied[] = {0, 1u << POOL, 1u << FILE_TIER, 1u << FILE_TIER | 1u << LOW, 1u << LOW};
+
+	return ((1u << BARRED) - 1) & ~denied[cluster % 5];
+}
+
+/* It is locked: as long as it lives its cluster stays what it is. */
+static void check_placed(const struct spw_tier *t, spw_entry_t e)
+{
+	uint32_t c = e.idx / SPW_CLUSTER;
+
+	CHECK(t->number != BARRED, "entry %u", e.idx);
+	CHECK(GET(cluster_state[c]) == ELSEWHERE || allowed_to(c) & 1u << t->number, "entry %u on tier %u", e.idx,
+	      t->number);
+	ADD(placed[t->number], GET(cluster_state[c]) != ELSEWHERE && c % 5);
+}
+
 static int failing_put(struct spw_tier *t, spw_entry_t e, const struct spw_obj *o, spw_slot_t *out)
 {
+	check_placed(t, e);
 	if (GET(inject) && one_in(100)) {
 		ADD(injected.put, 1);
 		return one_in(2) ? -ENOSPC : -ENOMEM;
@@ -169,6 +198,7 @@ static int failing_begin(struct spw_tier *t, struct spw_segment **out)
 static int failing_add(struct spw_tier *t, struct spw_segment *g, spw_entry_t e, const struct spw_obj *o,
 		       spw_slot_t from, spw_slot_t *out)
 {
+	check_placed(t, e);
 	if (GET(inject) && one_in(500)) {
 		ADD(injected.add, 1);
 		return -ENOSPC;
@@ -287,16 +317,13 @@ struct shadow {
 
 static struct shadow shadow[ENTRIES];
 static pthread_mutex_t group_lock[ENTRIES / GROUP];
-static uint8_t cluster_state[CLUSTERS]; /* atomic */
-enum { ELSEWHERE, TAKEN, CLOSING };
-
 static bool frame_used[FRAMES]; /* atomic */
 static uint32_t live_entries;   /* atomic, roughly */
 static uint32_t taken_clusters; /* atomic */
 static uint32_t hot;            /* atomic: first of the entries that all threads prefer for now */
 
 static struct spw_space *sp;
-static struct spw_tier *pool, *file;
+static struct spw_tier *pool, *file, *annex, *low, *barred;
 static uint64_t drain_steps;
 static pthread_mutex_t upkeep_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -650,6 +677,7 @@ static void op_take(void)
 		return;
 	}
 	CHECK(GET(cluster_state[c]) == ELSEWHERE, "cluster %u", c);
+	CHECK(!spw_cluster_allow(sp, c, allowed_to(c)), "cluster %u", c);
 	SET(cluster_state[c], TAKEN);
 }
 
@@ -674,10 +702,17 @@ static void op_give(void)
 	ADD(taken_clusters, -1);
 }
 
+static struct spw_tier *any_tier(void)
+{
+	struct spw_tier *const all[] = {pool, file, pool, file, annex, low};
+
+	return all[rnd(6)];
+}
+
 /* A tier is emptied a step at a time, while everything goes on and any thread may change its mind. */
 static int op_drain(struct thread *t)
 {
-	struct spw_tier *tier = one_in(2) ? pool : file;
+	struct spw_tier *tier = any_tier();
 	int rc;
 
 	if (one_in(3))
@@ -692,7 +727,7 @@ static int op_drain(struct thread *t)
 
 static void op_cancel_drain(void)
 {
-	spw_drain_cancel(sp, one_in(2) ? pool : file);
+	spw_drain_cancel(sp, any_tier());
 }
 
 static void op_upkeep(struct thread *t)
@@ -715,7 +750,7 @@ static void op_upkeep(struct thread *t)
 	case 2:
 	case 3:
 		rc = spw_writeback_start(sp, 1 + rnd(1u << 19), one_in(4));
-		if (rc == -ENODEV) /* the file is closed */
+		if (rc == -ENODEV) /* both files are closed */
 			rc = 0;
 		break;
 	default:
@@ -783,34 +818,56 @@ static void *run(void *arg)
 
 /* ---- the frame of the test ---- */
 
-static void make_tiers(struct disk *disk)
+static struct spw_tier *make_pool(unsigned number, const char *name, uint64_t bytes, int priority)
 {
-	static struct spw_tier_ops pool_failing, file_failing;
-	size_t size = spw__file_shared_size(FILE_BYTES);
-	struct spw_file_layout layout = {.max_bytes = FILE_BYTES, .encrypt = true, .key = "shadow"};
+	static struct spw_tier_ops failing;
+	struct spw_tier *t;
+
+	CHECK(!spw__zswap_create(number, name, bytes, 1u << 30, &t), "%s", name);
+	pool_ops = t->ops;
+	failing = *t->ops;
+	failing.put = failing_put;
+	failing.map = slow_map;
+	failing.free = slow_pool_free;
+	t->ops = &failing;
+	t->priority = (int8_t)priority;
+	CHECK(!spw_space_add_tier(sp, t), "%s", name);
+	return t;
+}
+
+static struct spw_tier *make_file(unsigned number, const char *name, struct disk *disk, uint64_t bytes, int priority)
+{
+	static struct spw_tier_ops failing;
+	size_t size = spw__file_shared_size(bytes);
+	struct spw_file_layout layout = {.max_bytes = bytes, .encrypt = true, .key = "shadow"};
 	struct spw_file_io io = {disk, disk_read, disk_write, disk_reap, NULL, disk_close};
 	struct spw_file_shared *sh = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct spw_tier *t;
 
 	CHECK(sh != MAP_FAILED, "mmap");
 	disk->fd = memfd_create("shadow", 0);
 	CHECK(disk->fd >= 0, "memfd");
 	CHECK(!spw__file_shared_init(sh, &layout), "init");
-	CHECK(!spw__file_create(1, "file", sh, 0, &io, &file), "file");
-	CHECK(!spw__zswap_create(0, "pool", POOL_BYTES, 1u << 30, &pool), "pool");
-	pool_ops = pool->ops;
-	file_ops = file->ops;
-	pool_failing = *pool->ops;
-	pool_failing.put = failing_put;
-	pool_failing.map = slow_map;
-	pool_failing.free = slow_pool_free;
-	file_failing = *file->ops;
-	file_failing.begin = failing_begin;
-	file_failing.add = failing_add;
-	file_failing.free = slow_file_free;
-	pool->ops = &pool_failing;
-	file->ops = &file_failing;
-	CHECK(!spw_space_add_tier(sp, pool), "pool");
-	CHECK(!spw_space_add_tier(sp, file), "file");
+	CHECK(!spw__file_create(number, name, sh, 0, &io, &t), "%s", name);
+	file_ops = t->ops;
+	failing = *t->ops;
+	failing.begin = failing_begin;
+	failing.add = failing_add;
+	failing.free = slow_file_free;
+	t->ops = &failing;
+	t->priority = (int8_t)priority;
+	CHECK(!spw_space_add_tier(sp, t), "%s", name);
+	return t;
+}
+
+static void make_tiers(struct disk *disk)
+{
+	pool = make_pool(POOL, "pool", POOL_BYTES, 0);
+	annex = make_pool(ANNEX, "annex", POOL_BYTES / 4, -1);
+	barred = make_pool(BARRED, "barred", POOL_BYTES, 1);
+	file = make_file(FILE_TIER, "file", &disk[0], FILE_BYTES, 0);
+	low = make_file(LOW, "low", &disk[1], FILE_BYTES / 2, -1);
+	CHECK(!spw_allow(sp, allowed_to(0)), "allow");
 }
 
 static void check_all(struct thread *t)
@@ -832,15 +889,16 @@ static uint64_t pages_of(struct spw_tier *t)
 /* One thread, no failures: everything is found again, wherever it is moved, and nothing is left. */
 static void finish(struct thread *t, uint64_t idle_metadata)
 {
+	struct spw_tier *const rest[] = {pool, annex, file, low};
 	struct spw_space_stats st;
 	struct spw_tier *refuge;
 
-	spw_drain_cancel(sp, pool);
-	spw_drain_cancel(sp, file);
+	for (unsigned i = 0; i < 4; i++)
+		spw_drain_cancel(sp, rest[i]);
 	while (spw_writeback_poll(sp, 1000000))
 		;
 	check_all(t);
-	CHECK(!spw__zswap_create(2, "refuge", UINT64_MAX, 1u << 30, &refuge), "refuge");
+	CHECK(!spw__zswap_create(REFUGE, "refuge", UINT64_MAX, 1u << 30, &refuge), "refuge");
 	CHECK(!spw_space_add_tier(sp, refuge), "refuge");
 	for (uint32_t i = 0; i < ENTRIES; i++) {
 		pthread_mutex_lock(lock_of(i));
@@ -849,11 +907,11 @@ static void finish(struct thread *t, uint64_t idle_metadata)
 	}
 	for (uint32_t f = 0; f < FRAMES; f++)
 		CHECK(!frame_used[f], "frame %u", f);
-	CHECK(!spw_drain(sp, t->work, pool), "drain of the pool");
-	check_all(t);
-	CHECK(!spw_drain(sp, t->work, file), "drain of the file");
-	CHECK(!pages_of(pool) && !pages_of(file), "drained");
-	check_all(t);
+	for (unsigned i = 0; i < 4; i++) {
+		CHECK(!spw_drain(sp, t->work, rest[i]), "drain of %s", rest[i]->name);
+		CHECK(!pages_of(rest[i]), "%s", rest[i]->name);
+		check_all(t);
+	}
 	for (uint32_t i = 0; i < ENTRIES; i++)
 		while (state_of(i) != FREED)
 			op_free_range(i, 1);
@@ -866,7 +924,8 @@ static void finish(struct thread *t, uint64_t idle_metadata)
 	/* The frame table stays: it is as large as the most frames that were in use at once. */
 	CHECK(st.metadata_bytes <= idle_metadata + FRAMES * sizeof(uint64_t), "metadata left");
 	CHECK(!pages_of(refuge), "objects left");
-	CHECK(!spw_space_remove_tier(sp, pool) && !spw_space_remove_tier(sp, file), "drained tiers stay");
+	for (unsigned i = 0; i < 4; i++)
+		CHECK(!spw_space_remove_tier(sp, rest[i]), "%s stays", rest[i]->name);
 	refuge->ops->destroy(refuge);
 	printf("stores %llu (same-filled %llu), writebacks %llu, relocations %llu, cancels %llu, drain steps %llu\n",
 	       (unsigned long long)st.stores, (unsigned long long)st.same_stores, (unsigned long long)st.writebacks,
@@ -889,7 +948,7 @@ int main(int argc, char **argv)
 {
 	struct spw_space_config cfg = {CLUSTERS, FRAMES, {SPW_CODING_LZ4, 0}};
 	uint64_t ops = 400000, threads = 8;
-	static struct disk disk = {.lock = PTHREAD_MUTEX_INITIALIZER};
+	static struct disk disk[] = {{.lock = PTHREAD_MUTEX_INITIALIZER}, {.lock = PTHREAD_MUTEX_INITIALIZER}};
 	uint64_t loads = 0, raced = 0, unjudged = 0, stale = 0, eio = 0;
 	struct spw_space_stats idle;
 	struct thread *t;
@@ -915,7 +974,7 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < ENTRIES / GROUP; i++)
 		pthread_mutex_init(&group_lock[i], NULL);
 	CHECK(!spw_space_create(&cfg, &sp), "space");
-	make_tiers(&disk);
+	make_tiers(disk);
 	spw_stats(sp, &idle);
 	t = calloc(threads, sizeof(*t));
 	CHECK(t, "memory");
@@ -943,14 +1002,20 @@ int main(int argc, char **argv)
 	printf("loads %llu (overlapped by a change %llu, not judged %llu), stale stores %llu, read errors %llu\n",
 	       (unsigned long long)loads, (unsigned long long)raced, (unsigned long long)unjudged,
 	       (unsigned long long)stale, (unsigned long long)eio);
+	printf("of clusters that may not use all: pool %llu, file %llu, annex %llu, low %llu objects\n",
+	       (unsigned long long)placed[POOL], (unsigned long long)placed[FILE_TIER],
+	       (unsigned long long)placed[ANNEX], (unsigned long long)placed[LOW]);
 	printf("injected: put %llu, begin %llu, add %llu, commit %llu, read %llu, write %llu\n",
 	       (unsigned long long)injected.put, (unsigned long long)injected.begin, (unsigned long long)injected.add,
 	       (unsigned long long)injected.commit, (unsigned long long)injected.read,
 	       (unsigned long long)injected.write);
 	free(t);
 	spw_space_destroy(sp);
-	pool->ops->destroy(pool);
-	file->ops->destroy(file);
-	close(disk.fd);
+	struct spw_tier *const all[] = {pool, annex, barred, file, low};
+
+	for (unsigned i = 0; i < 5; i++)
+		all[i]->ops->destroy(all[i]);
+	close(disk[0].fd);
+	close(disk[1].fd);
 	return 0;
 }

@@ -52,6 +52,7 @@ struct fake_tier {
 	unsigned clean_below;         /* clean() names the objects below this address, each once a pass */
 	unsigned clean_next;          /* the address that it goes on with */
 	unsigned batch_bytes;         /* of objects that a segment holds at most; 0: any */
+	unsigned clean_more;          /* and by so many calls more */
 	bool asked_oldest;            /* by the last clean() */
 	unsigned gets;
 	unsigned forks, fork_fails, children;
@@ -267,7 +268,13 @@ static unsigned fake_clean(struct spw_tier *t, bool oldest, spw_entry_t *e, spw_
 
 static void fake_clean_done(struct spw_tier *t)
 {
-	fake_of(t)->clean_below = fake_of(t)->clean_next = 0;
+	struct fake_tier *f = fake_of(t);
+
+	f->clean_next = 0;
+	if (f->clean_more)
+		f->clean_more--;
+	else
+		f->clean_below = 0;
 }
 
 static void fake_stats(struct spw_tier *t, struct spw_tier_stats *out)

@@ -1048,6 +1048,235 @@ static void cleaning_moves_the_oldest_down(void **state)
 	spw_free(b->sp, e, 3);
 }
 
+/* ---- tiers that may not be used ---- */
+
+#define BIT(n) (1u << (n))
+
+/* A cluster of the host's that may use only `tiers`. */
+static spw_entry_t take_only(struct bench *b, uint32_t tiers)
+{
+	uint32_t c;
+
+	assert_int_equal(spw_cluster_take(b->sp, &c), 0);
+	assert_int_equal(spw_cluster_allow(b->sp, c, tiers), 0);
+	return (spw_entry_t){c * SPW_CLUSTER};
+}
+
+static spw_entry_t nth(spw_entry_t first, uint32_t n)
+{
+	return (spw_entry_t){first.idx + n};
+}
+
+static void masks_only_narrow(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t single = alloc_one(b), e = take_only(b, BIT(0) | BIT(1) | BIT(4));
+	uint32_t c = e.idx / SPW_CLUSTER;
+
+	assert_int_equal(spw_cluster_allow(b->sp, c, BIT(0) | BIT(4)), 0);
+	assert_int_equal(spw_cluster_allow(b->sp, c, BIT(0) | BIT(1)), -EPERM);
+	assert_int_equal(spw_cluster_allow(b->sp, c, BIT(16)), -EINVAL);
+	assert_int_equal(spw_cluster_allow(b->sp, single.idx / SPW_CLUSTER, BIT(0)), -EINVAL);
+	assert_int_equal(spw_allow(b->sp, BIT(16)), -EINVAL);
+	assert_int_equal(spw_allow(b->sp, BIT(0) | BIT(1)), 0);
+	assert_int_equal(spw_allow(b->sp, BIT(2)), -EPERM);
+	/* Of what the whole space has lost nothing is left to a cluster. */
+	assert_int_equal(spw_cluster_allow(b->sp, c, BIT(4)), -EPERM);
+	/* What a refused call named is as it was. */
+	assert_int_equal(store(b, e, TEXT, 1), 0);
+	check(b, e, TEXT, 1);
+	spw_free(b->sp, &e, 1);
+	assert_int_equal(spw_cluster_allow(b->sp, c, 0), 0);
+	assert_int_equal(store(b, e, TEXT, 1), -ENOSPC);
+	/* Taken again it is a new one. */
+	assert_int_equal(spw_cluster_give(b->sp, c), 0);
+	assert_int_equal(spw_cluster_take(b->sp, &c), 0);
+	assert_int_equal(store(b, (spw_entry_t){c * SPW_CLUSTER}, TEXT, 1), 0);
+}
+
+static void stores_go_to_tiers_that_are_allowed(void **state)
+{
+	struct bench *b = *state;
+	struct fake_tier *fast = add_tier(b, false, 2, 20), *never = add_tier(b, false, 3, 30);
+	spw_entry_t slow, all, none;
+
+	assert_int_equal(spw_allow(b->sp, 0xffff & ~BIT(3)), 0);
+	slow = take_only(b, BIT(0) | BIT(1));
+	all = take_only(b, BIT(0) | BIT(1) | BIT(2));
+	none = take_only(b, BIT(1));
+	assert_int_equal(store(b, slow, TEXT, 1), 0);
+	assert_int_equal(b->ram->live, 1);
+	assert_int_equal(store(b, all, TEXT, 2), 0);
+	assert_int_equal(fast->live, 1);
+	assert_int_equal(store(b, none, TEXT, 3), -ENOSPC);
+	assert_int_equal(store(b, none, PATTERN, 3), 0); /* takes no storage */
+	assert_int_equal(never->live, 0);
+	check(b, slow, TEXT, 1);
+	check(b, all, TEXT, 2);
+	check(b, none, PATTERN, 3);
+	spw_free(b->sp, &all, 1);
+}
+
+static void writeback_sends_each_where_it_may_go(void **state)
+{
+	struct bench *b = *state;
+	struct fake_tier *low = add_tier(b, true, 2, -5);
+	spw_entry_t free_to = take_only(b, 0xffff), below = take_only(b, BIT(0) | BIT(2)), stays = take_only(b, BIT(0));
+
+	for (unsigned i = 0; i < 100; i++) {
+		assert_int_equal(store(b, nth(free_to, i), TEXT, i), 0);
+		assert_int_equal(store(b, nth(below, i), TEXT, i + 1000), 0);
+		assert_int_equal(store(b, nth(stays, i), TEXT, i + 2000), 0);
+	}
+	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), 200);
+	assert_int_equal(spw_writeback_poll(b->sp, 0), 200);
+	assert_int_equal(b->file->live, 100);
+	assert_int_equal(low->live, 100);
+	assert_int_equal(b->ram->live, 100);
+	/* What may go nowhere is no work, and no error. */
+	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), 0);
+	for (unsigned i = 0; i < 100; i++) {
+		assert_int_equal(spw_kind(b->sp, nth(stays, i)), SPW_POOL);
+		check(b, nth(free_to, i), TEXT, i);
+		check(b, nth(below, i), TEXT, i + 1000);
+		check(b, nth(stays, i), TEXT, i + 2000);
+	}
+	spw_free_range(b->sp, below, 100);
+}
+
+static void a_full_tier_stops_only_those_that_need_it(void **state)
+{
+	struct bench *b = *state;
+	struct fake_tier *low = add_tier(b, true, 2, -5);
+	spw_entry_t below = take_only(b, BIT(0) | BIT(2)), any = take_only(b, 0xffff);
+
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(store(b, nth(i % 2 ? any : below, i), TEXT, i), 0);
+	low->fail_begin = -ENOSPC;
+	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), 2);
+	assert_int_equal(spw_writeback_poll(b->sp, 0), 2);
+	assert_int_equal(b->file->live, 2);
+	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), -ENOSPC);
+	low->fail_begin = 0;
+	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), 2);
+	assert_int_equal(spw_writeback_poll(b->sp, 0), 2);
+	for (unsigned i = 0; i < 4; i++)
+		check(b, nth(i % 2 ? any : below, i), TEXT, i);
+	spw_free_range(b->sp, below, 4);
+	/* No batch tier at all is what it always was. */
+	assert_int_equal(spw_allow(b->sp, BIT(0)), 0);
+	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), -ENODEV);
+}
+
+static void cleaning_moves_down_only_what_may_go(void **state)
+{
+	struct bench *b = *state;
+	struct fake_tier *slow = add_tier(b, true, 3, 4);
+	spw_entry_t any = take_only(b, 0xffff), not_slow = take_only(b, BIT(0) | BIT(1));
+
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(store(b, nth(i % 2 ? any : not_slow, i), TEXT, i), 0);
+	assert_int_equal(start(b), 4);
+	assert_int_equal(finish(b, 0), 4);
+	b->file->clean_below = 4;
+	assert_int_equal(spw_clean(b->sp, b->w), 2);
+	assert_true(b->file->asked_oldest);
+	assert_int_equal(finish(b, 0), 2);
+	assert_int_equal(slow->live, 2);
+
+	/* Nothing of the oldest may: then it is cleaned for its own sake. */
+	b->file->clean_below = 4;
+	b->file->clean_more = 3;
+	assert_int_equal(spw_clean(b->sp, b->w), 2);
+	assert_false(b->file->asked_oldest);
+	assert_int_equal(finish(b, 0), 2);
+	assert_int_equal(slow->live, 2);
+	assert_int_equal(b->file->live, 2);
+	for (unsigned i = 0; i < 4; i++)
+		check(b, nth(i % 2 ? any : not_slow, i), TEXT, i);
+	spw_free_range(b->sp, any, 4);
+}
+
+static void a_drain_leaves_what_may_go_nowhere(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t stays = take_only(b, BIT(1)), any = take_only(b, 0xffff);
+
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(store(b, nth(any, i), TEXT, i), 0);
+	assert_int_equal(start(b), 2);
+	assert_int_equal(finish(b, 0), 2);
+	spw_entry_t mover = take_only(b, 0xffff);
+
+	assert_int_equal(store(b, mover, TEXT, 9), 0);
+	assert_int_equal(spw_cluster_allow(b->sp, mover.idx / SPW_CLUSTER, BIT(0)), 0);
+	/* Out of the file all may go but those of a cluster that has only the file. */
+	assert_int_equal(spw_cluster_allow(b->sp, any.idx / SPW_CLUSTER, BIT(1)), 0);
+	assert_int_equal(spw_drain(b->sp, b->w, &b->file->tier), -ENOSPC);
+	assert_int_equal(b->file->live, 2);
+	spw_drain_cancel(b->sp, &b->file->tier);
+	/* And out of the pool what has only the pool. */
+	assert_int_equal(spw_drain(b->sp, b->w, &b->ram->tier), -ENOSPC);
+	spw_drain_cancel(b->sp, &b->ram->tier);
+	assert_int_equal(b->ram->live, 1);
+	assert_int_equal(store(b, stays, TEXT, 1), -ENOSPC);
+	for (unsigned i = 0; i < 2; i++)
+		check(b, nth(any, i), TEXT, i);
+	check(b, mover, TEXT, 9);
+}
+
+/* In a drain each goes where it may. */
+static void a_drain_knows_several_ways(void **state)
+{
+	struct bench *b = *state;
+	struct fake_tier *low = add_tier(b, true, 2, -5);
+	spw_entry_t below = take_only(b, BIT(0) | BIT(2)), any = take_only(b, 0xffff);
+
+	for (unsigned i = 0; i < 6; i++)
+		assert_int_equal(store(b, nth(i % 2 ? any : below, i), TEXT, i), 0);
+	assert_int_equal(spw_drain(b->sp, b->w, &b->ram->tier), 0);
+	assert_int_equal(b->file->live, 3);
+	assert_int_equal(low->live, 3);
+	for (unsigned i = 0; i < 6; i++)
+		check(b, nth(i % 2 ? any : below, i), TEXT, i);
+	spw_free_range(b->sp, below, 6);
+	spw_drain_cancel(b->sp, &b->ram->tier);
+}
+
+static void what_is_on_a_tier_that_is_denied_stays_good(void **state)
+{
+	struct bench *b = *state;
+	struct fake_tier *other = add_tier(b, false, 2, -1);
+	spw_entry_t e = take_only(b, 0xffff), file = nth(e, 1), moving = nth(e, 2);
+
+	assert_int_equal(store(b, file, TEXT, 2), 0);
+	assert_int_equal(start(b), 1);
+	assert_int_equal(finish(b, 0), 1);
+	assert_int_equal(store(b, moving, TEXT, 3), 0);
+	assert_int_equal(start(b), 1);
+	assert_int_equal(store(b, e, TEXT, 1), 0);
+	assert_int_equal(spw_cluster_allow(b->sp, e.idx / SPW_CLUSTER, BIT(2)), 0);
+	/* What is on its way arrives. */
+	assert_int_equal(finish(b, 0), 1);
+	assert_int_equal(spw_kind(b->sp, moving), SPW_SLOT);
+	/* It may be moved about within its tier, RAM or file. */
+	assert_int_equal(spw_compact(b->sp, 1), 1);
+	assert_int_equal(b->ram->live, 1);
+	b->file->clean_below = FAKE_OBJECTS;
+	assert_int_equal(spw_clean(b->sp, b->w), 2);
+	assert_int_equal(finish(b, 0), 2);
+	assert_int_equal(b->file->live, 2);
+	check(b, e, TEXT, 1);
+	check(b, file, TEXT, 2);
+	check(b, moving, TEXT, 3);
+	/* Stored anew it goes elsewhere. */
+	assert_int_equal(store(b, file, TEXT, 4), 0);
+	assert_int_equal(other->live, 1);
+	assert_int_equal(b->file->live, 1);
+	check(b, file, TEXT, 4);
+	spw_free(b->sp, &file, 1);
+}
+
 /* ---- reads that sleep ---- */
 
 struct during {
@@ -1570,6 +1799,14 @@ int main(void)
 		CASE(cleaning_moves_what_is_still_live),
 		CASE(cleaning_fills_the_end_of_a_segment),
 		CASE(cleaning_moves_the_oldest_down),
+		CASE(masks_only_narrow),
+		CASE(stores_go_to_tiers_that_are_allowed),
+		CASE(writeback_sends_each_where_it_may_go),
+		CASE(a_full_tier_stops_only_those_that_need_it),
+		CASE(cleaning_moves_down_only_what_may_go),
+		CASE(a_drain_leaves_what_may_go_nowhere),
+		CASE(a_drain_knows_several_ways),
+		CASE(what_is_on_a_tier_that_is_denied_stays_good),
 		CASE(a_read_of_what_changed_meanwhile_begins_again),
 		CASE(an_error_of_what_changed_meanwhile_is_none),
 		CASE(an_error_of_a_slot_that_was_reused_meanwhile_is_none),
