@@ -51,8 +51,7 @@ static int find_socket(pid_t pid)
 	return found;
 }
 
-/* A connection, or -errno; -ENOENT: the process is no run. */
-static int connect_to(pid_t pid)
+int spw__ask_connect(pid_t pid)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	int n = find_socket(pid);
@@ -80,7 +79,7 @@ int spw__ask_open(const char *text, int *fd)
 
 	if (!text || !isdigit((unsigned char)*text) || *end || pid < 1 || pid > INT_MAX)
 		return spw__fail("%s: not a pid; `spillway list` shows the runs there are", text ? text : "PID");
-	*fd = connect_to((pid_t)pid);
+	*fd = spw__ask_connect((pid_t)pid);
 	if (*fd >= 0)
 		return 0;
 	if (*fd == -EACCES || *fd == -EPERM)
@@ -110,7 +109,7 @@ static void show_progress(const json_t *a, const char *what)
 	fprintf(stderr, "\r%s: %lld of %lld pages left \033[K", what, left, of);
 }
 
-int spw__ask(int fd, json_t *r, int with, const char *what, json_t **out)
+int spw__ask(int fd, json_t *r, int with, const char *what, json_t **answer)
 {
 	if (!r)
 		return spw__fail("%s: not UTF-8, in which requests are made", what);
@@ -134,8 +133,8 @@ int spw__ask(int fd, json_t *r, int with, const char *what, json_t **out)
 				 what);
 	const char *error = json_string_value(json_object_get(a, "error"));
 	int failed = error ? spw__fail("%s", error) : 0;
-	if (out && !failed)
-		*out = a;
+	if (answer && !failed)
+		*answer = a;
 	else
 		json_decref(a);
 	return failed;
@@ -261,7 +260,7 @@ static json_t *ask_all(void)
 	for (const struct dirent *e; d && (e = readdir(d));) {
 		if (!isdigit((unsigned char)e->d_name[0]))
 			continue;
-		int fd = connect_to((pid_t)atoi(e->d_name));
+		int fd = spw__ask_connect((pid_t)atoi(e->d_name));
 		json_t *run = fd >= 0 ? ask_one(fd, e->d_name) : NULL;
 		if (run)
 			json_array_append_new(all, run);

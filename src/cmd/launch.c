@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cmd/program.h"
 #include "cmd/say.h"
 #include "host/control.h"
 
@@ -34,18 +35,48 @@ static int prepare_environment(const struct spw_launch *l)
 	return err;
 }
 
-/* A script without #!: what execvp(3) does. */
-static void exec_shell(const struct spw_launch *l)
+int spw__launch_find(const char *name, char path[PATH_MAX])
+{
+	int err = spw__program_find(name, path);
+
+	if (!err)
+		return 0;
+	spw__say("%s: %s", name, err == -ENOENT ? "not found" : strerror(-err));
+	return err == -ENOENT ? SPW_EXIT_NOT_FOUND : SPW_EXIT_NOT_EXECUTABLE;
+}
+
+int spw__launch_check(const char *name, const char *path)
+{
+	char why[1024];
+	int verdict = spw__program_check(path, why, sizeof(why));
+
+	if (verdict == -ENOENT) {
+		spw__say("%s: interpreter not found: %s", name, why);
+		return SPW_EXIT_NOT_FOUND;
+	}
+	return verdict ? spw__fail("%s; or say --best-effort to run it without the cap", why) : 0;
+}
+
+/* What execvp(3) does. */
+static void exec_shell(const char *path, char **given)
 {
 	unsigned n = 0;
 
-	while (l->argv[n])
+	while (given[n])
 		n++;
 	char *argv[n + 2];
 	argv[0] = "/bin/sh";
-	argv[1] = (char *)l->path;
-	memcpy(argv + 2, l->argv + 1, n * sizeof(argv[0])); /* the NULL too */
+	argv[1] = (char *)path;
+	memcpy(argv + 2, given + 1, n * sizeof(argv[0])); /* the NULL too */
 	execv(argv[0], argv);
+}
+
+int spw__launch_exec(const char *path, char **argv)
+{
+	execv(path, argv);
+	if (errno == ENOEXEC)
+		exec_shell(path, argv);
+	return -errno;
 }
 
 static void __attribute__((noreturn)) child(const struct spw_launch *l, pid_t parent, int report)
@@ -57,10 +88,7 @@ static void __attribute__((noreturn)) child(const struct spw_launch *l, pid_t pa
 	sigaction(SIGCHLD, &l->chld, NULL);
 	sigprocmask(SIG_SETMASK, &l->mask, NULL);
 
-	execv(l->path, l->argv);
-	if (errno == ENOEXEC)
-		exec_shell(l);
-	int err = errno;
+	int err = -spw__launch_exec(l->path, l->argv);
 	if (write(report, &err, sizeof(err)) != sizeof(err))
 		_exit(SPW_EXIT_FAILED);
 	_exit(SPW_EXIT_NOT_EXECUTABLE);

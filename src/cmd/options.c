@@ -234,6 +234,22 @@ static void complete_swaps(struct spw_options *o)
 		o->swap[o->swaps++] = (struct spw_swap){.kind = SPW_SWAP_FILE, .encrypt = true, .priority = -1};
 }
 
+/* A tier of the run around this one, by name or kind: whether that has it is known there. */
+static int add_tier(struct spw_options *o, const char *name)
+{
+	size_t kind = strcspn(name, ":");
+
+	for (unsigned i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (strchr(name, ',') || (name[kind] && !strncmp(name, kinds[i], kind) && !kinds[i][kind]))
+			return spw__fail("--swap %s: a run within another can only choose among the tiers of that one, "
+					 "by name or kind; say for instance --swap %s",
+					 name, kinds[i]);
+	if (o->tiers == SPW_SWAPS)
+		return spw__fail("--swap %s: too many; %u can be named", name, SPW_SWAPS);
+	o->tier[o->tiers++] = name;
+	return 0;
+}
+
 static int set_codec(struct spw_options *o, const char *value)
 {
 	if (spw__codec_parse(value, &o->codec))
@@ -287,22 +303,23 @@ static const struct {
 	const char *name;
 	enum option option;
 	const char *value; /* what its value looks like; NULL: it takes none */
+	bool outer;        /* a run within another has it from that one */
 } table[] = {
-	{"--ram", OPT_RAM, "512M"},     {"--swap", OPT_SWAP, "zswap"},
-	{"--codec", OPT_CODEC, "lz4"},  {"--fault", OPT_FAULT, "auto"},
-	{"--evict", OPT_EVICT, "auto"}, {"--on-full", OPT_ON_FULL, "grow"},
-	{"--stats", OPT_STATS, "FILE"}, {"--quiet", OPT_QUIET, NULL},
-	{"-q", OPT_QUIET, NULL},        {"--best-effort", OPT_BEST_EFFORT, NULL},
-	{"--help", OPT_HELP, NULL},     {"-h", OPT_HELP, NULL},
+	{"--ram", OPT_RAM, "512M", true},     {"--swap", OPT_SWAP, "zswap", false},
+	{"--codec", OPT_CODEC, "lz4", true},  {"--fault", OPT_FAULT, "auto", true},
+	{"--evict", OPT_EVICT, "auto", true}, {"--on-full", OPT_ON_FULL, "grow", true},
+	{"--stats", OPT_STATS, "FILE", true}, {"--quiet", OPT_QUIET, NULL, false},
+	{"-q", OPT_QUIET, NULL, false},       {"--best-effort", OPT_BEST_EFFORT, NULL, false},
+	{"--help", OPT_HELP, NULL, false},    {"-h", OPT_HELP, NULL, false},
 };
 
-static int apply(struct spw_options *o, enum option option, char *value)
+static int apply(struct spw_options *o, bool nested, enum option option, char *value)
 {
 	switch (option) {
 	case OPT_RAM:
 		return set_ram(o, value);
 	case OPT_SWAP:
-		return add_swap(o, value);
+		return nested ? add_tier(o, value) : add_swap(o, value);
 	case OPT_CODEC:
 		return set_codec(o, value);
 	case OPT_FAULT:
@@ -329,7 +346,7 @@ static int apply(struct spw_options *o, enum option option, char *value)
 	return SPW_EXIT_FAILED;
 }
 
-int spw__options_parse(char **argv, struct spw_options *out)
+int spw__options_parse(char **argv, bool nested, struct spw_options *out)
 {
 	static char no_value[] = "";
 
@@ -350,6 +367,8 @@ int spw__options_parse(char **argv, struct spw_options *out)
 			i++;
 		if (i == n)
 			return spw__fail("%.*s: unknown option; see spillway run --help", (int)len, *argv);
+		if (nested && table[i].outer)
+			return spw__fail("%s: a run within another has it from that one; leave it out", table[i].name);
 		if (value && !table[i].value)
 			return spw__fail("%s: takes no value", table[i].name);
 		if (value)
@@ -360,13 +379,14 @@ int spw__options_parse(char **argv, struct spw_options *out)
 			return spw__fail("%s: needs a value, for instance %s %s", table[i].name, table[i].name,
 					 table[i].value);
 
-		int failed = apply(out, table[i].option, value);
+		int failed = apply(out, nested, table[i].option, value);
 		if (failed || out->help)
 			return failed;
 	}
 	if (!*argv)
 		return spw__fail("no PROGRAM given; say for instance: spillway run --ram 512M -- PROGRAM ARG...");
 	out->program = argv;
-	complete_swaps(out);
+	if (!nested)
+		complete_swaps(out);
 	return 0;
 }

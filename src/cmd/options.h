@@ -32,6 +32,8 @@ struct spw_options {
 	struct spw_amount ram;
 	struct spw_swap swap[SPW_SWAPS]; /* as named; the defaults where none was */
 	unsigned swaps;
+	const char *tier[SPW_SWAPS]; /* of a run within another: its tiers that may be used, as named; none is all */
+	unsigned tiers;
 
 	struct spw_codec codec;
 	enum spw_evict evict;
@@ -44,9 +46,9 @@ struct spw_options {
 
 /*
  * argv begins behind "run". 0, or SPW_EXIT_FAILED with the one line said. The strings stay argv's. With `help` set
- * nothing else was checked.
+ * nothing else was checked. nested: of a run within another, which can only narrow what that one has.
  */
-int spw__options_parse(char **argv, struct spw_options *out);
+int spw__options_parse(char **argv, bool nested, struct spw_options *out);
 
 /* One --swap: KIND[:PATH][,key=value...]. 0, or SPW_EXIT_FAILED with the one line said. The text is cut into pieces. */
 int spw__swap_parse(char *text, struct spw_swap *out);

@@ -32,6 +32,7 @@ int spw__region_create(const struct spw_options *o, uint64_t ram, uint64_t zswap
 	ctl->memory_bytes = memory > ram ? memory : ram;
 	ctl->ram_limit_bytes = ram;
 	ctl->zswap_bytes = zswap;
+	ctl->changes = 1;
 	ctl->evict = o->evict;
 	ctl->on_full = o->on_full;
 	ctl->best_effort = o->best_effort;

@@ -24,6 +24,7 @@
 #include "cmd/help.h"
 #include "cmd/launch.h"
 #include "cmd/limits.h"
+#include "cmd/nest.h"
 #include "cmd/options.h"
 #include "cmd/program.h"
 #include "cmd/region.h"
@@ -59,16 +60,6 @@ static double seconds(void)
 	return (double)spw__plat_now_ns() / 1e9;
 }
 
-static int find_program(struct run *r)
-{
-	int err = spw__program_find(r->o.program[0], r->path);
-
-	if (!err)
-		return 0;
-	spw__say("%s: %s", r->o.program[0], err == -ENOENT ? "not found" : strerror(-err));
-	return err == -ENOENT ? SPW_EXIT_NOT_FOUND : SPW_EXIT_NOT_EXECUTABLE;
-}
-
 /* Can this program be capped, here? With --best-effort it need not. */
 static int check_cappable(struct run *r)
 {
@@ -79,9 +70,6 @@ static int check_cappable(struct run *r)
 	r->have_agent = spw__agent_find(r->agent) == 0;
 	if (r->o.best_effort)
 		return 0;
-	if (getenv(SPW_CTL_ENV))
-		return spw__fail(
-			"already under a cap of another spillway run; leave this one out, or say --best-effort");
 	if (!r->have_agent)
 		return spw__fail("the agent library is missing: %s; install it beside the command (make install)",
 				 r->agent);
@@ -92,13 +80,7 @@ static int check_cappable(struct run *r)
 				 r->agent);
 	if (spw__caps_refusal(&caps, r->o.evict, why, sizeof(why)))
 		return spw__fail("%s", why);
-
-	int verdict = spw__program_check(r->path, why, sizeof(why));
-	if (verdict == -ENOENT) {
-		spw__say("%s: interpreter not found: %s", r->o.program[0], why);
-		return SPW_EXIT_NOT_FOUND;
-	}
-	return verdict ? spw__fail("%s; or say --best-effort to run it without the cap", why) : 0;
+	return spw__launch_check(r->o.program[0], r->path);
 }
 
 static int settle_sizes(struct run *r)
@@ -143,7 +125,7 @@ static int add_swaps(struct run *r)
 
 static int prepare(struct run *r)
 {
-	int failed = find_program(r);
+	int failed = spw__launch_find(r->o.program[0], r->path);
 
 	if (!failed)
 		failed = settle_sizes(r);
@@ -352,7 +334,9 @@ int spw__run(char **argv)
 	struct run r = {0};
 	double begin;
 
-	int failed = spw__options_parse(argv, &r.o);
+	if (spw__nested())
+		return spw__nest(argv);
+	int failed = spw__options_parse(argv, false, &r.o);
 	if (failed)
 		return failed;
 	if (r.o.help)

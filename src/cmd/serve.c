@@ -308,6 +308,22 @@ static void follow(struct spw_serve *s, struct spw_client *c)
 	}
 }
 
+/* A run within this one: what its processes may use from now on, by a number. */
+static void do_nest(struct spw_serve *s, struct spw_client *c, const json_t *request)
+{
+	uint32_t id, parent = (uint32_t)json_integer_value(json_object_get(request, "group"));
+	char why[1024] = "";
+
+	spw__say_into(why, sizeof(why));
+	int failed = spw__groups_add(&s->groups, s->tree->swaps, parent, json_object_get(request, "swap"), c->pid, &id);
+
+	spw__say_into(NULL, 0);
+	if (failed)
+		refuse(s, c, "%s", why);
+	else
+		answer(s, c, json_pack("{s:b, s:I}", "ok", 1, "group", (json_int_t)id));
+}
+
 static void do_list(struct spw_serve *s, struct spw_client *c)
 {
 	answer(s, c, spw__stats_live(s->tree));
@@ -333,6 +349,8 @@ static void perform(struct spw_serve *s, struct spw_client *c, const json_t *req
 		do_offer(s, c, request);
 	else if (!strcmp(what, "swapoff"))
 		do_swapoff(s, c, request);
+	else if (!strcmp(what, "nest"))
+		do_nest(s, c, request);
 	else
 		refuse(s, c, "not understood; are both of the same version (" SPW_VERSION ")?");
 }
@@ -376,6 +394,8 @@ static void accept_one(struct spw_serve *s)
 		*c = (struct spw_client){.fd = fd, .since_ns = spw__plat_now_ns()};
 		if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) || (who.uid && who.uid != geteuid()))
 			refuse(s, c, "this run is another user's");
+		else
+			c->pid = who.pid;
 		return;
 	}
 	close(fd);

@@ -3,10 +3,11 @@
 #define SPW_CMD_SERVE_H
 /*
  * The live control of a running tree, in `spillway run`: a socket that takes requests of the same user's (or root's)
- * `spillway list`, `set`, `swapon` and `swapoff`. See serve.c for the protocol, ask.c for the other side.
+ * `spillway list`, `set`, `swapon` and `swapoff`, and of a `spillway run` within the tree. See serve.c for the protocol, ask.c for the other side.
  */
 #include <poll.h>
 
+#include "cmd/groups.h"
 #include "cmd/tree.h"
 
 #define SPW_SERVE_CLIENTS 8u
@@ -16,6 +17,7 @@
 
 struct spw_client {
 	int fd;                       /* -1: none */
+	pid_t pid;                    /* who it is */
 	uint64_t since_ns;            /* when it came: it has a second to ask */
 	struct spw_swap_place *leave; /* what it has asked to take away */
 	uint64_t pages;               /* that were on it then */
@@ -27,6 +29,7 @@ struct spw_serve {
 	int listen_fd; /* -1: no socket could be made */
 	int name_fd;   /* the socket's inode, by which clients connect */
 	struct spw_tree *tree;
+	struct spw_groups groups;
 	const struct spw_options *options; /* what the run was given: the pool's limit follows from it, and the cap */
 	struct spw_client client[SPW_SERVE_CLIENTS];
 };

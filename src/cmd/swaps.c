@@ -92,6 +92,14 @@ static void vacate(struct spw_swap_place *p)
 	*p = (struct spw_swap_place){.file.fd = -1, .shared_fd = -1};
 }
 
+/* A group that was told by name what it may use is not to use what takes the place of that. */
+static void deny_to_groups(struct spw_ctl *c, uint32_t bit)
+{
+	for (struct spw_ctl_group *g = c->group; g < c->group + SPW_CTL_GROUPS; g++)
+		if (!(g->tiers & SPW_CTL_LATER))
+			__atomic_fetch_and(&g->tiers, ~bit, __ATOMIC_RELEASE);
+}
+
 static void enter(struct spw_swaps *s, const struct spw_swap_place *p, const struct spw_swap *swap)
 {
 	struct spw_ctl_tier *t = &s->ctl->tier[p - s->at];
@@ -105,6 +113,7 @@ static void enter(struct spw_swaps *s, const struct spw_swap_place *p, const str
 		.shared_bytes = p->shared_bytes,
 		.pages = p->file.pages,
 	};
+	deny_to_groups(s->ctl, 1u << (p - s->at + 1));
 	__atomic_store_n(&t->state, SPW_CTL_ON, __ATOMIC_RELEASE);
 	__atomic_add_fetch(&s->ctl->ghost_pages, p->file.pages, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&s->ctl->changes, 1, __ATOMIC_RELEASE);

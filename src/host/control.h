@@ -6,9 +6,9 @@
  * tree. It carries the configuration, one record a process, the counters of the tree, and the table of the tiers that
  * lie outside of RAM. These come and go while the tree runs.
  *
- * How an agent finds it: environment SPILLWAY_CONTROL=/proc/PID/fd/N, N open in `spillway run`. A swapfile, and the
- * memfd with the shared part of its tier, are reached likewise, through /proc/PID/fd/<fd>. No descriptor is inherited
- * by the program.
+ * How an agent finds it: environment SPILLWAY_CONTROL=/proc/PID/fd/N, N open in `spillway run`, with :G behind it in the
+ * processes of group G. A swapfile, and the memfd with the shared part of its tier, are reached likewise, through
+ * /proc/PID/fd/<fd>. No descriptor is inherited by the program.
  *
  * All fields marked A are accessed by GCC __atomic builtins from several processes. Counters only grow. A record
  * belongs to the process whose pid it holds; the supervisor clears it when that process is dead, after giving
@@ -20,6 +20,7 @@
 #define SPW_CTL_MAGIC   0x3159574c4c495053ull /* "SPILLWY1" */
 #define SPW_CTL_PROCS   256u
 #define SPW_CTL_TIERS   8u
+#define SPW_CTL_GROUPS  64u
 #define SPW_CTL_LINES   8u
 #define SPW_CTL_LINE    508u
 #define SPW_CTL_ENV     "SPILLWAY_CONTROL"
@@ -62,6 +63,7 @@ struct spw_ctl_proc {
 	uint32_t beat;           /* A counts up every ms or so while the handler does the reclaimer's work */
 	uint32_t resting;        /* A enum spw_rest: why the reclaimer sleeps long, and when the supervisor kicks it */
 	int32_t own_pid;         /* A of a forked child: its number in its pid namespace, which may not be pid */
+	uint32_t group;          /* A id; 0 = of the tree, and no other */
 	char comm[16];
 	struct spw_ctl_part part[SPW_CTL_TIERS];
 };
@@ -106,6 +108,17 @@ struct spw_ctl_tier {
 	int32_t failure;                /* A -errno of the last */
 };
 
+/*
+ * A group: the processes of a `spillway run` within this one, which may use no more of the tiers than the group that it
+ * was started in. Written by the supervisor, all of it before the id.
+ */
+struct spw_ctl_group {
+	uint32_t id;     /* A 0 = free; no two are ever the same */
+	uint32_t parent; /* id; 0 = the tree */
+	uint32_t tiers;  /* A mask of tier numbers that it may use, and SPW_CTL_LATER. Bits only go */
+};
+#define SPW_CTL_LATER (1u << 31) /* and what is swapped on later */
+
 /* A line from an agent for the supervisor to say. */
 struct spw_ctl_line {
 	uint32_t state; /* A SPW_LINE_* */
@@ -128,7 +141,7 @@ struct spw_ctl {
 	/* Live. */
 	uint64_t ram_limit_bytes; /* A */
 	uint64_t zswap_bytes;     /* A limit of all pools together; 0 = no zswap tier */
-	uint32_t changes;         /* A counts changes of the table of tiers */
+	uint32_t changes;         /* A counts changes of the table of tiers, from 1 */
 	uint64_t ghost_pages;     /* A of all ghosts: what may be in the pools, when there is a ghost; 0 = no ghost */
 	uint32_t closing;         /* A 1: the supervisor left in order; its death is no reason to die */
 	uint32_t kill_tree;       /* A 1: --on-full kill fired; agents report and the supervisor ends the tree */
@@ -138,6 +151,7 @@ struct spw_ctl {
 	struct spw_ctl_line line[SPW_CTL_LINES];
 	struct spw_ctl_total total;
 	struct spw_ctl_tier tier[SPW_CTL_TIERS];
+	struct spw_ctl_group group[SPW_CTL_GROUPS];
 	struct spw_ctl_proc proc[SPW_CTL_PROCS];
 };
 #endif

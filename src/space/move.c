@@ -372,8 +372,8 @@ static void open_below(struct spw_space *sp, struct spw__batch *b, struct spw_ti
 }
 
 /*
- * Send n objects; *moved counts, *denied tells of those that may not go by the batch and stay. One that a segment has no room for goes to the next, but not before smaller ones have
- * filled the end, which would else be some 0.3 % of the file.
+ * Send n objects; *moved counts, *denied tells of those that may not go by the batch and stay. One that a segment has no
+ * room for goes to the next, but not before smaller ones have filled the end, which would else be some 0.3 % of the file.
  */
 static int send_cleaned(struct spw_space *sp, struct spw__batch *b, struct cleaning *c, unsigned n, int *moved,
 			bool *denied)

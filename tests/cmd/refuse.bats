@@ -86,10 +86,6 @@ load lib
 	[ "$("$T/bin/spillway" run --ram 64M -- echo ran)" = ran ]
 }
 
-@test "under a cap already" {
-	SPILLWAY_CONTROL=/proc/1/fd/3 fails 125 "already under a cap" run --ram 64M -- true
-}
-
 @test "an unwritable directory for the swapfile" {
 	TMPDIR=/nonexistent fails 125 "no swapfile in /nonexistent" run --ram 64M -- true
 	TMPDIR=/nonexistent spillway run --ram 64M --swap zswap -- true

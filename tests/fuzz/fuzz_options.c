@@ -41,12 +41,24 @@ static void check_swap(const struct spw_swap *s)
 	require(s->kind == SPW_SWAP_ZSWAP || s->size.unit != SPW_AMOUNT_PERCENT);
 }
 
-static void check(const struct spw_options *o, char **argv, unsigned n)
+/* Of a run within another: names of tiers, and nothing else that matters. */
+static void check_nested(const struct spw_options *o)
+{
+	require(!o->swaps && o->tiers <= SPW_SWAPS && !o->stats);
+	for (unsigned i = 0; i < o->tiers; i++)
+		require(o->tier[i] && !strchr(o->tier[i], ','));
+}
+
+static void check(const struct spw_options *o, bool nested, char **argv, unsigned n)
 {
 	unsigned pools = 0, ghosts = 0;
 	char text[32];
 
 	require(o->program > argv - 1 && o->program < argv + n && *o->program);
+	if (nested) {
+		check_nested(o);
+		return;
+	}
 	require(o->swaps && o->swaps <= SPW_SWAPS);
 	for (unsigned i = 0; i < o->swaps; i++) {
 		check_swap(&o->swap[i]);
@@ -66,6 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	char *argv[WORDS + 1] = {NULL}, *mine[WORDS];
 	struct spw_options o;
+	bool nested = size && *data == 'n';
 	unsigned n = 0;
 
 	while (size && n < WORDS) {
@@ -81,8 +94,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			data++;
 		}
 	}
-	if (!spw__options_parse(argv, &o) && !o.help)
-		check(&o, argv, n);
+	if (!spw__options_parse(argv, nested, &o) && !o.help)
+		check(&o, nested, argv, n);
 	for (unsigned i = 0; i < n; i++)
 		free(mine[i]);
 	return 0;

@@ -33,6 +33,7 @@
 struct spw__agent spw__agent;
 
 static char control_path[64];
+static uint32_t group; /* of which this process is; fork and exec keep it */
 
 uint64_t spw__agent_target(const struct spw__agent *a)
 {
@@ -267,6 +268,7 @@ static uint64_t start_time(void)
 
 static void fill_record(struct spw_ctl_proc *r)
 {
+	__atomic_store_n(&r->group, group, __ATOMIC_RELAXED);
 	__atomic_store_n(&r->start_time, start_time(), __ATOMIC_RELAXED);
 	spw__sys5(SYS_prctl, PR_GET_NAME, r->comm, 0, 0, 0);
 }
@@ -424,6 +426,12 @@ static __attribute__((constructor)) void begin(void)
 	if (!path || *path != '/' || strlen(path) >= sizeof(control_path))
 		return;
 	memcpy(control_path, path, strlen(path) + 1);
+	char *number = strchr(control_path, ':');
+
+	if (number) {
+		*number++ = '\0';
+		group = (uint32_t)spw__number_at(number);
+	}
 	if (spw__thread_start(first_thread, &spw__agent, 1) >= 0)
 		spw__fork_watch();
 }

@@ -46,10 +46,16 @@ static uint64_t margin(uint64_t target)
 	return part > MARGIN_MIN ? part : MARGIN_MIN;
 }
 
-/* This process's share of the limit that all pools keep together. */
+/* The limit that all pools keep together, 0: this process has no zswap tier. */
+static uint64_t zswap_bytes(const struct spw__agent *a)
+{
+	return a->tiers.pool ? __atomic_load_n(&a->ctl->zswap_bytes, __ATOMIC_RELAXED) : 0;
+}
+
+/* This process's share of it. */
 static uint64_t pool_limit(const struct spw__agent *a)
 {
-	uint64_t others = 0, limit = __atomic_load_n(&a->ctl->zswap_bytes, __ATOMIC_RELAXED);
+	uint64_t others = 0, limit = zswap_bytes(a);
 
 	/* Without a zswap tier the pool is only the way to the file, and leads there at once. */
 	if (!limit)
@@ -91,7 +97,7 @@ static bool writeback(struct spw__agent *a, bool may_clean)
 		return false;
 	spw_writeback_poll(a->space, 0);
 	a->zswap->ops->stats(a->zswap, &ts);
-	if (ts.used_bytes * 100 > limit * POOL_HIGH || !a->ctl->zswap_bytes)
+	if (ts.used_bytes * 100 > limit * POOL_HIGH || !zswap_bytes(a))
 		a->draining = true;
 	else if (ts.used_bytes * 100 < limit * POOL_LOW)
 		a->draining = false;

@@ -11,6 +11,7 @@
  * The descriptors are the agent's own (thread.c), opened through those of `spillway run`.
  */
 #include "host/process/tiers.h"
+#include "host/group.h"
 #include "host/process/agent.h"
 #include "host/process/text.h"
 #include "platform/linux.h"
@@ -28,6 +29,8 @@
 #define DEAD_STEP  8u  /* a disk that fails takes its time */
 #define RETRY_MIN  100000000ull
 #define RETRY_MAX  10000000000ull
+#define POOL       1u /* the pool's bit */
+#define NUMBERS    ((1u << SPW_MAX_TIERS) - 1)
 
 /* A descriptor of `spillway run`, as a description of our own. */
 static int open_theirs(const struct spw_ctl *c, int32_t fd, int flags)
@@ -158,14 +161,29 @@ static void end_drain(struct spw__agent *a, unsigned i)
 	o->draining = false;
 }
 
+static uint32_t allowed(const struct spw__agent *a)
+{
+	return spw__group_tiers(a->ctl, a->rec->group);
+}
+
+/* What this process may use no more. All pages go through the pool, whether or not they may stay. */
+static int narrow(struct spw__agent *a)
+{
+	uint32_t tiers = allowed(a);
+
+	a->tiers.pool = tiers & POOL;
+	return spw_allow(a->space, (tiers | POOL) & NUMBERS);
+}
+
 /* 0, or -errno: it cannot be opened. */
 static int follow(struct spw__agent *a, unsigned i)
 {
 	uint32_t state = __atomic_load_n(&a->ctl->tier[i].state, __ATOMIC_ACQUIRE);
 	const struct spw__open_tier *o = &a->tiers.open[i];
 
+	/* A place that is taken anew is taken from the groups first. */
 	if (state == SPW_CTL_ON && !o->tier)
-		return attach(a, i);
+		return allowed(a) & 1u << (i + 1) ? attach(a, i) : 0;
 	if (state == SPW_CTL_ON)
 		end_drain(a, i);
 	else if (state == SPW_CTL_DRAINING && o->tier && !o->draining)
@@ -181,13 +199,14 @@ void spw__tiers_follow(struct spw__agent *a)
 {
 	uint32_t changes = __atomic_load_n(&a->ctl->changes, __ATOMIC_ACQUIRE);
 	struct spw__tiers *t = &a->tiers;
-	bool failed = false;
+	bool failed;
 
 	if (changes == t->changes && (!t->retry_at || spw__plat_now_ns() < t->retry_at))
 		return;
 	if (changes != t->changes)
 		t->retry_ns = 0;
 	t->changes = changes;
+	failed = narrow(a) != 0;
 	for (unsigned i = 0; i < SPW_CTL_TIERS; i++)
 		failed |= follow(a, i) != 0;
 	t->retry_ns = t->retry_ns * 2 < RETRY_MIN   ? RETRY_MIN

@@ -26,6 +26,7 @@ struct spw__open_tier {
 
 struct spw__tiers {
 	uint32_t changes; /* of the table that were looked at */
+	bool pool;        /* pages may stay in the pool; else it is only the way to a file */
 	unsigned files;   /* open ones */
 	unsigned draining;
 	bool rescuing;               /* one that is dead may have more that can be read */
@@ -35,9 +36,9 @@ struct spw__tiers {
 };
 
 /*
- * Follow the table in the control region: open what is new, begin to empty what is to go. What cannot be opened is
- * named in the record, and tried again with back-off. Before the handler runs, or with agent.work held and not the host
- * lock.
+ * Follow the table in the control region: open what is new and may be used, begin to empty what is to go. What cannot be
+ * opened is named in the record, and tried again with back-off. Before the handler runs, or with agent.work held and not
+ * the host lock.
  */
 void spw__tiers_follow(struct spw__agent *a);
 /*
