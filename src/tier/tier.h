@@ -32,7 +32,7 @@ struct spw_tier_stats {
 	uint64_t errors;         /* failed reads and writes, operations */
 	/* Of a batch tier, in writes: done or refused for want of room; failed otherwise. */
 	uint64_t answered, failed;
-	int failure; /* -errno of the last write if it failed so, else 0 */
+	int failure;             /* -errno of the last write if it failed so, else 0 */
 	uint64_t metadata_bytes; /* resident bookkeeping outside the objects (their headers included) */
 };
 
