@@ -4,7 +4,7 @@
 # as an ordinary user it is named, with the command that installs it. Silent when nothing is missing.
 set -eu
 
-build="gcc libc6-dev make meson ninja-build pkg-config liblz4-dev libzstd-dev libsodium-dev libjansson-dev libblkid-dev uuid-dev"
+build="gcc libc6-dev make meson ninja-build pkg-config liblz4-dev libzstd-dev libsodium-dev libxxhash-dev libjansson-dev libblkid-dev uuid-dev"
 test="$build libcmocka-dev bats spin clang binutils jq procps util-linux python3 mount file e2fsprogs fuse3 libfuse3-dev liburing-dev"
 test="$test sqlite3 redis-server redis-tools xz-utils zstd"
 demo="$build python3"

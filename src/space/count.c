@@ -47,24 +47,29 @@ static void overflow_leave(struct spw_space *sp, spw_entry_t e)
 	spw__spin_unlock(&sp->lock);
 }
 
+int spw__hold(struct spw_space *sp, spw_entry_t e, uint64_t *w)
+{
+	if (spw__word_count(*w) == SPW__COUNT_TABLE) {
+		sp->overflow[e.idx]++;
+		return 0;
+	}
+	if (spw__word_count(*w) + 1 == SPW__COUNT_TABLE) {
+		if (overflow_enter(sp, e))
+			return -ENOMEM;
+		sp->overflow[e.idx] = SPW__COUNT_TABLE;
+	}
+	*w += SPW__COUNT_ONE;
+	return 0;
+}
+
 static int dup_one(struct spw_space *sp, spw_entry_t e)
 {
 	uint64_t w;
-	int rc = 0;
+	int rc;
 
 	if (!spw__lock(sp, e, &w))
 		return -ENOENT;
-	if (spw__word_count(w) == SPW__COUNT_TABLE) {
-		sp->overflow[e.idx]++;
-	} else if (spw__word_count(w) + 1 < SPW__COUNT_TABLE) {
-		w += SPW__COUNT_ONE;
-	} else {
-		rc = overflow_enter(sp, e);
-		if (!rc) {
-			sp->overflow[e.idx] = SPW__COUNT_TABLE;
-			w += SPW__COUNT_ONE;
-		}
-	}
+	rc = spw__hold(sp, e, &w);
 	spw__unlock(sp, e, w);
 	return rc;
 }

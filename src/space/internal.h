@@ -38,7 +38,7 @@ _Static_assert(sizeof(struct spw__cluster) == 16, "records fill a page of the ta
 /* Counters, spread over cache lines by cluster. */
 struct spw__shard {
 	uint64_t kinds[SPW_FRAME + 1];
-	uint64_t stores, loads, same_stores;
+	uint64_t stores, loads, same_stores, joins;
 } __attribute__((aligned(64)));
 
 /* Where the drain of a tier is. Of the thread that drives writeback. */
@@ -59,6 +59,9 @@ struct spw_space {
 	uint64_t *frame;    /* A backing words; 0 = the frame is nobody's */
 	uint64_t *orphan;   /* slots under a move that no entry has any more; under lock */
 	uint64_t *overflow; /* one count per entry; an entry's under its lock */
+	uint64_t *twin;     /* A see twin.c; NULL = equal pages are not looked for */
+	uint32_t max_twins;
+	uint64_t twin_key;
 	uint32_t max_clusters;
 	uint32_t max_frames;
 	uint64_t bytes; /* of the reservation */
@@ -92,6 +95,9 @@ struct spw_space {
 struct spw_work {
 	void *codec;
 	uint8_t *page; /* two pages */
+	/* By the last spw_store_or_find() that found a twin, and what is denied to its entry. */
+	struct spw_obj made;
+	uint16_t made_denied;
 };
 
 #define SPW__LOAD(p)   __atomic_load_n(&(p), __ATOMIC_RELAXED)
@@ -216,6 +222,15 @@ int spw__put(struct spw_space *sp, spw_entry_t e, const struct spw_obj *o, spw_s
  * a move holds them leave it to the completion.
  */
 void spw__replace(struct spw_space *sp, spw_entry_t e, uint64_t was, uint64_t w, uint64_t backing);
+
+/* count.c: one holder more of a locked entry, whose word changes by it. 0, -ENOMEM. */
+int spw__hold(struct spw_space *sp, spw_entry_t e, uint64_t *w);
+
+/* twin.c. The object's fingerprint is `print`. */
+/* Another entry than e that holds the very object o in a RAM tier. False: none is known. *twin may change at once. */
+bool spw__twin_find(struct spw_space *sp, spw_entry_t e, const struct spw_obj *o, uint64_t print, spw_entry_t *twin);
+/* Remember that e holds it. */
+void spw__twin_note(struct spw_space *sp, spw_entry_t e, uint64_t print);
 
 /* orphan.c */
 /* Room for one more move in flight, before it starts. 0, -ENOMEM, -EAGAIN: too many in flight. */

@@ -21,17 +21,20 @@ int spw_space_create(const struct spw_space_config *cfg, struct spw_space **out)
 	size_t table = whole_pages(clusters * sizeof(struct spw__cluster));
 	size_t frame = whole_pages(cfg->max_frames * sizeof(uint64_t));
 	size_t orphan = whole_pages(SPW__MOVES_MAX * sizeof(uint64_t));
+	size_t twin = cfg->max_twins * sizeof(uint64_t);
 	size_t words = (size_t)clusters * SPW_CLUSTER * sizeof(uint64_t);
-	size_t bytes = self + table + frame + orphan + 2 * words;
+	size_t bytes = self + table + frame + orphan + twin + 2 * words;
 	struct spw_space *sp;
 	char *p;
 
-	if (!cfg->max_clusters || cfg->max_clusters > MAX_CLUSTERS + 1 || cfg->max_frames == SPW_NO_FRAME)
+	if (!cfg->max_clusters || cfg->max_clusters > MAX_CLUSTERS + 1 || cfg->max_frames == SPW_NO_FRAME ||
+	    cfg->max_twins & (cfg->max_twins - 1) || twin & SPW__PAGE_MASK)
 		return -EINVAL;
 	p = spw__plat_reserve(bytes);
 	if (!p)
 		return -ENOMEM;
-	if (spw__plat_commit(p, self) || (frame && spw__plat_commit(p + self + table, frame))) {
+	if (spw__plat_commit(p, self) || (frame && spw__plat_commit(p + self + table, frame)) ||
+	    (twin && spw__plat_commit(p + self + table + frame + orphan, twin))) {
 		spw__plat_release(p, bytes);
 		return -ENOMEM;
 	}
@@ -43,8 +46,11 @@ int spw_space_create(const struct spw_space_config *cfg, struct spw_space **out)
 	sp->table = (void *)(p + self);
 	sp->frame = (void *)(p + self + table);
 	sp->orphan = (void *)(p + self + table + frame);
-	sp->desc = (void *)(p + self + table + frame + orphan);
-	sp->overflow = (void *)(p + self + table + frame + orphan + words);
+	sp->twin = twin ? (void *)(p + self + table + frame + orphan) : NULL;
+	sp->max_twins = cfg->max_twins;
+	sp->twin_key = cfg->twin_key;
+	sp->desc = (void *)(p + self + table + frame + orphan + twin);
+	sp->overflow = (void *)(p + self + table + frame + orphan + twin + words);
 	*out = sp;
 	return 0;
 }
@@ -93,6 +99,14 @@ int spw_work_init(const struct spw_space *sp, void *mem, struct spw_work **out)
 	return spw__codec_work_init(&sp->codec, w->codec);
 }
 
+/* Resident at the most: each store that was noted has touched one page. */
+static uint64_t twin_bytes(const struct spw_space *sp, const struct spw_space_stats *st)
+{
+	uint64_t all = sp->max_twins * sizeof(*sp->twin), touched = (st->stores - st->same_stores) * SPW_PAGE;
+
+	return touched < all ? touched : all;
+}
+
 void spw_stats(struct spw_space *sp, struct spw_space_stats *out)
 {
 	memset(out, 0, sizeof(*out));
@@ -106,6 +120,7 @@ void spw_stats(struct spw_space *sp, struct spw_space_stats *out)
 		out->stores += SPW__LOAD(s->stores);
 		out->loads += SPW__LOAD(s->loads);
 		out->same_stores += SPW__LOAD(s->same_stores);
+		out->joins += SPW__LOAD(s->joins);
 	}
 	out->entries = out->same + out->pool + out->slot + out->frame;
 	out->clusters = SPW__LOAD(sp->present);
@@ -115,6 +130,6 @@ void spw_stats(struct spw_space *sp, struct spw_space_stats *out)
 	out->metadata_bytes = whole_pages(sizeof(*sp)) +
 			      whole_pages(SPW__LOAD(sp->ever) * sizeof(struct spw__cluster)) +
 			      whole_pages(SPW__LOAD(sp->frames_touched) * sizeof(*sp->frame)) +
-			      whole_pages(SPW__LOAD(sp->orphans) * sizeof(*sp->orphan)) +
+			      whole_pages(SPW__LOAD(sp->orphans) * sizeof(*sp->orphan)) + twin_bytes(sp, out) +
 			      (SPW__LOAD(sp->touched) + SPW__LOAD(sp->overflow_pages)) * (uint64_t)SPW_PAGE;
 }

@@ -18,6 +18,8 @@ struct spw_space_config {
 	uint32_t max_clusters;  /* upper bound of clusters, address space only; <= 2^23 */
 	uint32_t max_frames;    /* upper bound of frames, 0 = no swap cache */
 	struct spw_codec codec; /* what stores compress with */
+	uint32_t max_twins; /* objects remembered to find equal ones, 8 bytes each; 0 = none. A power of 2, >= 512 */
+	uint64_t twin_key;  /* secret random number for that */
 };
 
 struct spw_space_stats {
@@ -27,10 +29,11 @@ struct spw_space_stats {
 	uint64_t clusters;       /* present */
 	uint64_t stores, loads;  /* since the start: pages stored (FRAME -> tier or new), pages restored */
 	uint64_t same_stores;    /* of the stores, same-filled pages */
+	uint64_t joins;          /* pages that were not stored, as an entry held the same bytes already */
 	uint64_t writebacks;     /* objects moved from a RAM tier to a batch tier */
 	uint64_t relocations;    /* objects moved by compaction or cleaning */
 	uint64_t cancels;        /* moves overtaken by a free or a store */
-	uint64_t metadata_bytes; /* resident bytes of descriptors, cluster table, frame table, count overflow */
+	uint64_t metadata_bytes; /* resident bytes of descriptors, cluster table, frame table, count overflow, twins */
 };
 
 struct spw_space;
@@ -101,10 +104,26 @@ uint32_t spw_count(struct spw_space *sp, spw_entry_t e);
  * changed). The host gives the frame to no entry, this one included, before the call has returned: an older page would
  * be taken for the frame's. Pass SPW_NO_FRAME for an uncached store.
  * 0, -ENOSPC (no RAM tier has room), -ENOMEM, -ESTALE, -ENOENT (FREE, and not of a taken cluster). On error the entry
- * is as before.
+ * is as before. All holders of e get the new bytes: a host whose page tables came to share e by spw_join() never stores
+ * under it while its count is above 1.
  */
 #define SPW_NO_FRAME UINT32_MAX
 int spw_store(struct spw_space *sp, struct spw_work *w, spw_entry_t e, const void *page, uint32_t frame);
+
+/*
+ * Pages of equal bytes can share one entry (max_twins). store_or_find is spw_store(), but stores nothing and returns
+ * SPW_TWIN if another entry, *twin, holds the same bytes in a RAM tier, in no frame. Nothing has changed then, and
+ * *twin is a hint. join, the next call with this w, makes it true: *twin is looked at again, and if it still holds what
+ * is at `page` has one holder more, the caller's. It lets its page table refer to twin and frees e, all of it in one
+ * step to whoever uses its page table; the bytes at `page` are not to change before.
+ * join: 0, -ESTALE (twin holds something else now: store after all), -ENOMEM (overflow table).
+ * Not every equal page is found: what is on a file is not read for it, an entry of a cluster that may use other tiers is
+ * none, and only max_twins objects are remembered.
+ */
+#define SPW_TWIN 1
+int spw_store_or_find(struct spw_space *sp, struct spw_work *w, spw_entry_t e, const void *page, uint32_t frame,
+		      spw_entry_t *twin);
+int spw_join(struct spw_space *sp, struct spw_work *w, spw_entry_t twin);
 
 /*
  * Restore the page of e into page (SPW_PAGE bytes). The entry keeps its bytes: the caller frees it after the page is

@@ -8,6 +8,7 @@
  * a batch tier sleeps and cannot hold a spin lock: it reads, locks and looks whether the entry still says the same
  * slot in the same life; if not, what was read is worth nothing, error or not, and the load begins again.
  */
+#include "codec/fingerprint.h"
 #include "space/internal.h"
 #include "space/same.h"
 
@@ -51,10 +52,12 @@ static bool store_fits(uint64_t w, uint32_t frame)
 	return spw__word_kind(w) == SPW_FRAME && spw__word_payload(w) == frame;
 }
 
-int spw_store(struct spw_space *sp, struct spw_work *work, spw_entry_t e, const void *page, uint32_t frame)
+/* twin NULL: store whatever others hold. */
+static int store(struct spw_space *sp, struct spw_work *work, spw_entry_t e, const void *page, uint32_t frame,
+		 spw_entry_t *twin)
 {
 	struct spw_obj o = {.data = page, .len = SPW_PAGE, .coding = SPW_CODING_RAW};
-	uint64_t w, backing, new = 0;
+	uint64_t w, backing, new = 0, print = 0;
 	struct spw__shard *stat;
 	uint32_t pattern;
 	bool same;
@@ -68,6 +71,14 @@ int spw_store(struct spw_space *sp, struct spw_work *work, spw_entry_t e, const 
 
 		if (len)
 			o = (struct spw_obj){.data = work->page, .len = len, .coding = sp->codec.coding};
+	}
+	if (sp->twin && !same && spw__entry_valid(sp, e)) {
+		print = spw__fingerprint(&o, sp->twin_key);
+		if (twin && spw__twin_find(sp, e, &o, print, twin)) {
+			work->made = o;
+			work->made_denied = SPW__LOAD(sp->table[spw__cluster_of(e)].denied);
+			return SPW_TWIN;
+		}
 	}
 	SPW__HOOK(SPW__STORE_READY, e);
 	/* A frame's store may come late, when not even the cluster is there any more: it must find a live word. */
@@ -100,7 +111,20 @@ int spw_store(struct spw_space *sp, struct spw_work *work, spw_entry_t e, const 
 	SPW__ADD(stat->stores, 1);
 	if (same)
 		SPW__ADD(stat->same_stores, 1);
+	else if (sp->twin)
+		spw__twin_note(sp, e, print);
 	return 0;
+}
+
+int spw_store(struct spw_space *sp, struct spw_work *work, spw_entry_t e, const void *page, uint32_t frame)
+{
+	return store(sp, work, e, page, frame, NULL);
+}
+
+int spw_store_or_find(struct spw_space *sp, struct spw_work *work, spw_entry_t e, const void *page, uint32_t frame,
+		      spw_entry_t *twin)
+{
+	return store(sp, work, e, page, frame, twin);
 }
 
 /* Read the object at s, unlocked. 0, -errno, or -EAGAIN if what was read is not what the entry says now. */

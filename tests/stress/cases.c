@@ -887,7 +887,7 @@ static void counts_go_past_a_hundred_thousand_from_four_threads(void **state)
 
 static int setup(void **state)
 {
-	struct spw_space_config cfg = {4, FRAMES, {SPW_CODING_LZ4, 0}};
+	struct spw_space_config cfg = {.max_clusters = 4, .max_frames = FRAMES, .codec = {.coding = SPW_CODING_LZ4}};
 	size_t size = spw__file_shared_size(FILE_BYTES);
 	struct spw_file_layout layout = {.max_bytes = FILE_BYTES, .encrypt = true, .key = "cases"};
 	struct spw_file_io io = {NULL, disk_read, disk_write, disk_reap, NULL, disk_close};

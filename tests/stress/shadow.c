@@ -10,10 +10,12 @@
  * store of a frame runs unlocked as well and may be overtaken (-ESTALE), but only by what the shadow saw overtake it.
  *
  * The bytes of a page are a function of (entry, version), so a page of another entry, an older version or a torn page
- * fails. Failures of put, begin, add, commit, reads and writes are injected, and nothing may be lost by them. Drains
- * begin, go on by steps and are cancelled. One tier is denied to the space, and of the clusters taken some may use only
- * some of the others: whatever is put on a tier is checked against that, below the space. At the end the pool is drained to the file, the file to another pool, every
- * page is checked again, everything is freed, and every counter must be back where it began.
+ * fails. Some versions are common to all entries: who stores one of those may find a twin, and joins it if that is
+ * still, to the byte, what the shadow says. Failures of put, begin, add, commit, reads and writes are injected, and
+ * nothing may be lost by them. Drains begin, go on by steps and are cancelled. One tier is denied to the space, and of
+ * the clusters taken some may use only some of the others: whatever is put on a tier is checked against that, below the
+ * space. At the end the pool is drained to the file, the file to another pool, every page is checked again, everything is
+ * freed, and every counter must be back where it began.
  */
 #include "platform/platform.h"
 #include "space/space.h"
@@ -41,6 +43,9 @@
 #define FILE_BYTES  (14u << 20)
 #define HISTORY     8u
 #define HOT         8u
+#define TWINS       4096u
+#define COMMON      0x80000000u /* versions that entries have in common */
+#define COMMONS     64u
 
 #define CHECK(cond, ...)                                    \
 	do {                                                \
@@ -279,6 +284,7 @@ static void disk_close(void *ctx)
 /* The bytes of version v of entry i: a quarter same-filled, a fifth incompressible, the rest about 3:1. */
 static void make_page(uint64_t *p, uint32_t i, uint32_t v)
 {
+	i = v & COMMON ? 0 : i;
 	uint64_t x = mix((uint64_t)i << 32 | v), shape = x % 20;
 
 	if (!v || shape < 5) {
@@ -325,6 +331,7 @@ static uint32_t hot;            /* atomic: first of the entries that all threads
 static struct spw_space *sp;
 static struct spw_tier *pool, *file, *annex, *low, *barred;
 static uint64_t drain_steps;
+static uint64_t joins; /* atomic */
 static pthread_mutex_t upkeep_lock = PTHREAD_MUTEX_INITIALIZER;
 
 struct thread {
@@ -475,25 +482,56 @@ static bool may_come_to_life(uint32_t i)
 	return state_of(i) != FREED || GET(cluster_state[i / SPW_CLUSTER]) == TAKEN;
 }
 
+static uint32_t next_version(uint32_t i)
+{
+	return one_in(4) ? COMMON | (1 + rnd(COMMONS)) : ++shadow[i].versions;
+}
+
+/* What t->page has is what `twin` has, the space says. No lock is held. */
+static void join(struct thread *t, spw_entry_t twin)
+{
+	uint32_t i = twin.idx;
+	struct shadow *s = &shadow[i];
+	int rc;
+
+	pthread_mutex_lock(lock_of(i));
+	rc = spw_join(sp, t->work, twin);
+	CHECK(rc == 0 || rc == -ESTALE || (rc == -ENOMEM && s->holders >= 14), "entry %u rc %d", i, rc);
+	if (rc == 0) {
+		CHECK(state_of(i) == DATA || (state_of(i) == FRAMED && under_store(i)), "entry %u", i);
+		CHECK(shows(t, i, (uint32_t)now(i)), "entry %u", i);
+		if (state_of(i) == FRAMED) {
+			s->outcome = WON;
+			begin_moment(i, DATA, (uint32_t)now(i));
+		}
+		s->holders++;
+		check_count(i);
+		ADD(joins, 1);
+	}
+	pthread_mutex_unlock(lock_of(i));
+}
+
 /* ---- operations. All but the racing load hold the lock of the entry's group. ---- */
 
 static void op_store(struct thread *t, uint32_t i)
 {
 	uint64_t before = now(i);
-	uint32_t v = ++shadow[i].versions;
+	uint32_t v = next_version(i);
+	spw_entry_t twin;
 	int rc;
 
 	if (!may_come_to_life(i) || (state_of(i) == FREED && GET(live_entries) > LIVE_TARGET))
 		return;
 	make_page(t->page, i, v);
 	begin_moment(i, DATA, v);
-	rc = spw_store(sp, t->work, (spw_entry_t){i}, t->page, SPW_NO_FRAME);
+	rc = v & COMMON ? spw_store_or_find(sp, t->work, (spw_entry_t){i}, t->page, SPW_NO_FRAME, &twin)
+			: spw_store(sp, t->work, (spw_entry_t){i}, t->page, SPW_NO_FRAME);
 	if (rc == -ESTALE) {
 		CHECK(before >> 32 == FRAMED, "entry %u", i);
 		undo_moment(i, before);
 		return;
 	}
-	CHECK(rc == 0 || rc == -ENOSPC || rc == -ENOMEM, "entry %u rc %d", i, rc);
+	CHECK(rc == 0 || rc == SPW_TWIN || rc == -ENOSPC || rc == -ENOMEM, "entry %u rc %d", i, rc);
 	if (before >> 32 == FRAMED) {
 		/* The frame's own store was first. */
 		CHECK(under_store(i), "entry %u rc %d", i, rc);
@@ -505,6 +543,11 @@ static void op_store(struct thread *t, uint32_t i)
 	} else if (before >> 32 == FREED) {
 		shadow[i].holders = 1;
 		ADD(live_entries, 1);
+	}
+	if (rc == SPW_TWIN) {
+		pthread_mutex_unlock(lock_of(i));
+		join(t, twin);
+		pthread_mutex_lock(lock_of(i));
 	}
 }
 
@@ -584,7 +627,7 @@ static void op_cache_add(struct thread *t, uint32_t i)
 	f = grab_frame();
 	if (f == SPW_NO_FRAME)
 		return;
-	version = before >> 32 == FREED ? ++shadow[i].versions : (uint32_t)before;
+	version = before >> 32 == FREED ? next_version(i) : (uint32_t)before;
 	begin_moment(i, FRAMED, version);
 	rc = spw_cache_add(sp, (spw_entry_t){i}, f);
 	CHECK(rc == 0, "entry %u rc %d", i, rc);
@@ -594,7 +637,7 @@ static void op_cache_add(struct thread *t, uint32_t i)
 		shadow[i].holders = 1;
 		ADD(live_entries, 1);
 	} else if (one_in(2)) {
-		begin_moment(i, FRAMED, ++shadow[i].versions); /* written to */
+		begin_moment(i, FRAMED, next_version(i)); /* written to */
 	}
 	load_exact(t, i);
 }
@@ -637,6 +680,7 @@ static void op_store_frame(struct thread *t, uint32_t i)
 {
 	struct shadow *s = &shadow[i];
 	uint32_t frame = s->frame, version = (uint32_t)now(i);
+	spw_entry_t twin;
 	int rc;
 
 	if (state_of(i) != FRAMED || s->storing)
@@ -647,8 +691,12 @@ static void op_store_frame(struct thread *t, uint32_t i)
 
 	make_page(t->page, i, version);
 	dawdle();
-	rc = spw_store(sp, t->work, (spw_entry_t){i}, t->page, frame);
+	/* After the last operation every frame is to be stored. */
+	rc = version & COMMON && GET(inject) ? spw_store_or_find(sp, t->work, (spw_entry_t){i}, t->page, frame, &twin)
+					     : spw_store(sp, t->work, (spw_entry_t){i}, t->page, frame);
 	dawdle();
+	if (rc == SPW_TWIN)
+		join(t, twin);
 
 	pthread_mutex_lock(lock_of(i));
 	s->storing = false;
@@ -660,7 +708,7 @@ static void op_store_frame(struct thread *t, uint32_t i)
 		CHECK(s->outcome == OVERTAKEN || s->outcome == EITHER, "entry %u", i);
 		t->stale++;
 	} else {
-		CHECK(rc == -ENOSPC || rc == -ENOMEM, "entry %u rc %d", i, rc);
+		CHECK(rc == SPW_TWIN || rc == -ENOSPC || rc == -ENOMEM, "entry %u rc %d", i, rc);
 		CHECK(s->outcome != WON, "entry %u", i);
 	}
 	if (rc == 0 || s->outcome != OPEN)
@@ -921,15 +969,18 @@ static void finish(struct thread *t, uint64_t idle_metadata)
 	spw_stats(sp, &st);
 	CHECK(!st.entries && !st.same && !st.pool && !st.slot && !st.frame, "entries left");
 	CHECK(!st.clusters, "clusters left");
-	/* The frame table stays: it is as large as the most frames that were in use at once. */
-	CHECK(st.metadata_bytes <= idle_metadata + FRAMES * sizeof(uint64_t), "metadata left");
+	/* The frame table stays, as large as the most frames that were in use at once, and so do the twins. */
+	CHECK(st.metadata_bytes <= idle_metadata + (FRAMES + TWINS) * sizeof(uint64_t), "metadata left");
 	CHECK(!pages_of(refuge), "objects left");
 	for (unsigned i = 0; i < 4; i++)
 		CHECK(!spw_space_remove_tier(sp, rest[i]), "%s stays", rest[i]->name);
+	CHECK(st.joins == joins, "joins %llu", (unsigned long long)st.joins);
 	refuge->ops->destroy(refuge);
-	printf("stores %llu (same-filled %llu), writebacks %llu, relocations %llu, cancels %llu, drain steps %llu\n",
+	printf("stores %llu (same-filled %llu), writebacks %llu, relocations %llu, cancels %llu, joins %llu, drain "
+	       "steps %llu\n",
 	       (unsigned long long)st.stores, (unsigned long long)st.same_stores, (unsigned long long)st.writebacks,
-	       (unsigned long long)st.relocations, (unsigned long long)st.cancels, (unsigned long long)drain_steps);
+	       (unsigned long long)st.relocations, (unsigned long long)st.cancels, (unsigned long long)st.joins,
+	       (unsigned long long)drain_steps);
 }
 
 static uint64_t number(const char *text)
@@ -946,7 +997,13 @@ static uint64_t number(const char *text)
 
 int main(int argc, char **argv)
 {
-	struct spw_space_config cfg = {CLUSTERS, FRAMES, {SPW_CODING_LZ4, 0}};
+	struct spw_space_config cfg = {
+		.max_clusters = CLUSTERS,
+		.max_frames = FRAMES,
+		.codec = {.coding = SPW_CODING_LZ4},
+		.max_twins = TWINS,
+		.twin_key = seed,
+	};
 	uint64_t ops = 400000, threads = 8;
 	static struct disk disk[] = {{.lock = PTHREAD_MUTEX_INITIALIZER}, {.lock = PTHREAD_MUTEX_INITIALIZER}};
 	uint64_t loads = 0, raced = 0, unjudged = 0, stale = 0, eio = 0;

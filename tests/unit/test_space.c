@@ -19,6 +19,7 @@
 
 #define CLUSTERS 64u
 #define FRAMES   2048u
+#define TWINS    512u
 
 struct bench {
 	struct spw_space *sp;
@@ -43,9 +44,15 @@ static void make_page(void *page, enum shape shape, uint32_t seed)
 	}
 }
 
-static int setup(void **state)
+static int setup_with(void **state, uint32_t max_twins)
 {
-	struct spw_space_config cfg = {CLUSTERS, FRAMES, {SPW_CODING_LZ4, 0}};
+	struct spw_space_config cfg = {
+		.max_clusters = CLUSTERS,
+		.max_frames = FRAMES,
+		.codec = {.coding = SPW_CODING_LZ4},
+		.max_twins = max_twins,
+		.twin_key = 42,
+	};
 	struct bench *b = calloc(1, sizeof(*b));
 
 	strict_refuse(false);
@@ -58,6 +65,16 @@ static int setup(void **state)
 	assert_int_equal(spw_work_init(b->sp, b->work_mem, &b->w), 0);
 	*state = b;
 	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_with(state, 0);
+}
+
+static int setup_twins(void **state)
+{
+	return setup_with(state, TWINS);
 }
 
 static int teardown(void **state)
@@ -162,13 +179,17 @@ static spw_entry_t on_file(struct bench *b, enum shape shape, uint32_t seed)
 
 static void create_refuses_bad_sizes_and_no_memory(void **state)
 {
-	struct spw_space_config none = {0, 0, {SPW_CODING_LZ4, 0}}, huge = {(1u << 23) + 1, 0, {SPW_CODING_LZ4, 0}};
-	struct spw_space_config some = {4, 4, {SPW_CODING_LZ4, 0}};
+	struct spw_space_config none = {.max_clusters = 0}, huge = {.max_clusters = (1u << 23) + 1};
+	struct spw_space_config some = {.max_clusters = 4, .max_frames = 4, .codec = {.coding = SPW_CODING_LZ4}};
+	struct spw_space_config few = {.max_clusters = 4, .max_twins = 256},
+				odd = {.max_clusters = 4, .max_twins = 1536};
 	struct spw_space *sp;
 
 	(void)state;
 	assert_int_equal(spw_space_create(&none, &sp), -EINVAL);
 	assert_int_equal(spw_space_create(&huge, &sp), -EINVAL);
+	assert_int_equal(spw_space_create(&few, &sp), -EINVAL);
+	assert_int_equal(spw_space_create(&odd, &sp), -EINVAL);
 	strict_refuse(true);
 	assert_int_equal(spw_space_create(&some, &sp), -ENOMEM);
 	strict_refuse(false);
@@ -179,7 +200,10 @@ static void create_refuses_bad_sizes_and_no_memory(void **state)
 
 static void largest_space_costs_nothing(void **state)
 {
-	struct spw_space_config cfg = {1u << 23, 1u << 16, {SPW_CODING_LZ4, 0}};
+	struct spw_space_config cfg = {.max_clusters = 1u << 23,
+				       .max_frames = 1u << 16,
+				       .codec = {.coding = SPW_CODING_LZ4},
+				       .max_twins = 1u << 18};
 	struct spw_space_stats st;
 	struct spw_space *sp;
 
@@ -590,6 +614,229 @@ static void case_4_data_is_back_through_another_page_table(void **state)
 	check(b, e, TEXT, 1);
 }
 
+/* ---- twins ---- */
+
+/* Store, or find an entry with the same bytes. */
+static int store_or_find(struct bench *b, spw_entry_t e, enum shape shape, uint32_t seed, spw_entry_t *twin)
+{
+	make_page(b->page, shape, seed);
+	return spw_store_or_find(b->sp, b->w, e, b->page, SPW_NO_FRAME, twin);
+}
+
+/* The page is stored once more, and comes to share e. */
+static void joins(struct bench *b, spw_entry_t e, enum shape shape, uint32_t seed)
+{
+	spw_entry_t one = alloc_one(b), twin;
+
+	assert_int_equal(store_or_find(b, one, shape, seed, &twin), SPW_TWIN);
+	assert_int_equal(twin.idx, e.idx);
+	assert_int_equal(spw_join(b->sp, b->w, twin), 0);
+	spw_free(b->sp, &one, 1);
+}
+
+static void equal_pages_share_an_entry(void **state)
+{
+	static const enum shape shapes[] = {TEXT, NOISE};
+	struct bench *b = *state;
+
+	for (unsigned i = 0; i < 2; i++) {
+		spw_entry_t e = stored(b, shapes[i], 7), other = alloc_one(b), twin;
+
+		joins(b, e, shapes[i], 7);
+		joins(b, e, shapes[i], 7);
+		assert_int_equal(spw_count(b->sp, e), 3);
+		assert_int_equal(store_or_find(b, other, shapes[i], 8, &twin), 0);
+		check(b, e, shapes[i], 7);
+		check(b, other, shapes[i], 8);
+		assert_int_equal(b->ram->live, 2);
+		for (unsigned n = 0; n < 3; n++) {
+			check(b, e, shapes[i], 7);
+			spw_free(b->sp, &e, 1);
+		}
+		assert_int_equal(spw_kind(b->sp, e), SPW_FREE);
+		spw_free(b->sp, &other, 1);
+	}
+	assert_int_equal(stats(b).joins, 4);
+	assert_int_equal(stats(b).stores, 4);
+}
+
+static void a_page_is_not_its_own_twin(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1), twin;
+
+	assert_int_equal(store_or_find(b, e, TEXT, 1, &twin), 0);
+	assert_int_equal(spw_count(b->sp, e), 1);
+	check(b, e, TEXT, 1);
+}
+
+static void same_filled_pages_have_no_twins(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, PATTERN, 7), other = alloc_one(b), twin;
+
+	assert_int_equal(store_or_find(b, other, PATTERN, 7, &twin), 0);
+	assert_int_equal(spw_count(b->sp, e), 1);
+	check(b, other, PATTERN, 7);
+}
+
+/* What makes a stored page no twin any more. */
+static void frees(struct bench *b, spw_entry_t e)
+{
+	spw_free(b->sp, &e, 1);
+}
+
+static void stores_another(struct bench *b, spw_entry_t e)
+{
+	assert_int_equal(store(b, e, TEXT, 2), 0);
+}
+
+static void frees_and_stores_another(struct bench *b, spw_entry_t e)
+{
+	spw_free(b->sp, &e, 1);
+	stores_another(b, e);
+}
+
+static void stores_same_filled(struct bench *b, spw_entry_t e)
+{
+	assert_int_equal(store(b, e, PATTERN, 2), 0);
+}
+
+static void writes_back(struct bench *b, spw_entry_t e)
+{
+	(void)e;
+	assert_true(start(b) > 0);
+	assert_true(finish(b, 0) > 0);
+}
+
+static void caches(struct bench *b, spw_entry_t e)
+{
+	assert_int_equal(spw_cache_add(b->sp, e, 3), 0);
+}
+
+static void a_hint_is_looked_at_twice(void **state)
+{
+	static void (*const ways[])(struct bench *, spw_entry_t) = {
+		frees, stores_another, frees_and_stores_another, stores_same_filled, writes_back, caches};
+	struct bench *b = *state;
+	uint32_t c;
+
+	assert_int_equal(spw_cluster_take(b->sp, &c), 0);
+	for (unsigned i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+		for (unsigned found = 0; found < 2; found++) {
+			spw_entry_t late = alloc_one(b), e = {c * SPW_CLUSTER + i}, twin;
+
+			assert_int_equal(store(b, e, TEXT, 1), 0);
+			if (!found)
+				ways[i](b, e);
+			assert_int_equal(store_or_find(b, late, TEXT, 1, &twin), found ? SPW_TWIN : 0);
+			if (found) {
+				/* By another thread: its work area is not the one that join goes by. */
+				struct spw_work *own = b->w;
+				void *mem = aligned_alloc(64, (spw_work_size(b->sp) + 63) & ~63ul);
+
+				assert_int_equal(spw_work_init(b->sp, mem, &b->w), 0);
+				ways[i](b, e);
+				free(mem);
+				b->w = own;
+				assert_int_equal(spw_join(b->sp, b->w, twin), -ESTALE);
+			}
+			assert_true(spw_count(b->sp, e) <= 1);
+			if (!found)
+				check(b, late, TEXT, 1);
+			spw_free(b->sp, &late, 1);
+			if (spw_kind(b->sp, e) != SPW_FREE)
+				spw_free(b->sp, &e, 1);
+		}
+	}
+	assert_int_equal(stats(b).joins, 0);
+	assert_int_equal(stats(b).entries, 0);
+}
+
+static void a_twin_on_its_way_to_the_file_is_joined(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1);
+
+	assert_int_equal(start(b), 1);
+	joins(b, e, TEXT, 1);
+	assert_int_equal(finish(b, 0), 1);
+	assert_int_equal(spw_kind(b->sp, e), SPW_SLOT);
+	assert_int_equal(spw_count(b->sp, e), 2);
+	check(b, e, TEXT, 1);
+	spw_free(b->sp, &e, 1);
+	check(b, e, TEXT, 1);
+}
+
+static void the_page_of_a_frame_finds_a_twin(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1), cached = alloc_one(b), twin;
+	uint32_t frame;
+
+	assert_int_equal(spw_cache_add(b->sp, cached, 9), 0);
+	make_page(b->page, TEXT, 1);
+	assert_int_equal(spw_store_or_find(b->sp, b->w, cached, b->page, 9, &twin), SPW_TWIN);
+	assert_int_equal(spw_cache_get(b->sp, cached, &frame), 0);
+	assert_int_equal(frame, 9);
+	assert_int_equal(spw_join(b->sp, b->w, twin), 0);
+	assert_int_equal(spw_cache_del(b->sp, cached, 9, false), 0);
+	assert_int_equal(spw_kind(b->sp, cached), SPW_FREE);
+	assert_int_equal(spw_count(b->sp, e), 2);
+	/* The one that was in a frame all the time is none. */
+	assert_int_equal(spw_cache_add(b->sp, e, 9), 0);
+	cached = alloc_one(b);
+	assert_int_equal(store_or_find(b, cached, TEXT, 1, &twin), 0);
+	assert_int_equal(spw_cache_del(b->sp, e, 9, true), 0);
+	check(b, e, TEXT, 1);
+	spw_free(b->sp, &e, 1);
+}
+
+static void a_hundred_thousand_pages_join(void **state)
+{
+	enum { HOLDERS = 100001 };
+	struct bench *b = *state;
+	spw_entry_t e = stored(b, TEXT, 1), late = alloc_one(b), twin;
+	uint64_t few = stats(b).metadata_bytes;
+
+	assert_int_equal(store_or_find(b, late, TEXT, 1, &twin), SPW_TWIN);
+	for (unsigned n = 1; n < 14; n++)
+		assert_int_equal(spw_join(b->sp, b->w, twin), 0);
+	strict_refuse(true);
+	assert_int_equal(spw_join(b->sp, b->w, twin), -ENOMEM);
+	strict_refuse(false);
+	assert_int_equal(spw_count(b->sp, e), 14);
+	for (unsigned n = 14; n < HOLDERS; n++)
+		assert_int_equal(spw_join(b->sp, b->w, twin), 0);
+	assert_int_equal(spw_count(b->sp, e), HOLDERS);
+	for (unsigned n = HOLDERS; n > 1; n--)
+		spw_free(b->sp, &e, 1);
+	assert_int_equal(spw_count(b->sp, e), 1);
+	assert_int_equal(stats(b).metadata_bytes, few);
+	check(b, e, TEXT, 1);
+}
+
+static void few_twins_are_remembered(void **state)
+{
+	enum { PAGES = 4 * TWINS };
+	struct bench *b = *state;
+	spw_entry_t e[PAGES], late = alloc_one(b), twin;
+	unsigned found = 0;
+
+	for (unsigned i = 0; i < PAGES; i++)
+		e[i] = stored(b, TEXT, i);
+	assert_true(stats(b).metadata_bytes < (PAGES * 9 + TWINS * 8 + 3 * SPW_PAGE));
+	for (unsigned i = 0; i < PAGES; i++) {
+		make_page(b->page, TEXT, i);
+		if (spw_store_or_find(b->sp, b->w, late, b->page, SPW_NO_FRAME, &twin) == SPW_TWIN) {
+			assert_int_equal(twin.idx, e[i].idx);
+			found++;
+		}
+	}
+	/* Each page that is not found takes the place of one that may still have been. */
+	assert_in_range(found, TWINS / 16, TWINS);
+}
+
 /* ---- swap cache ---- */
 
 static void a_frame_without_backing_is_the_only_copy(void **state)
@@ -814,7 +1061,7 @@ static void writeback_says_why_it_cannot(void **state)
 
 static void writeback_without_a_batch_tier(void **state)
 {
-	struct spw_space_config cfg = {1, 0, {SPW_CODING_LZ4, 0}};
+	struct spw_space_config cfg = {.max_clusters = 1, .codec = {.coding = SPW_CODING_LZ4}};
 	struct spw_space *sp;
 
 	(void)state;
@@ -1065,6 +1312,22 @@ static spw_entry_t take_only(struct bench *b, uint32_t tiers)
 static spw_entry_t nth(spw_entry_t first, uint32_t n)
 {
 	return (spw_entry_t){first.idx + n};
+}
+
+static void a_twin_may_use_the_same_tiers(void **state)
+{
+	struct bench *b = *state;
+	spw_entry_t e = take_only(b, BIT(0)), same = take_only(b, BIT(0)), other = take_only(b, BIT(0) | BIT(1)), twin;
+
+	assert_int_equal(store(b, e, TEXT, 1), 0);
+	assert_int_equal(store_or_find(b, same, TEXT, 1, &twin), SPW_TWIN);
+	assert_int_equal(twin.idx, e.idx);
+	assert_int_equal(spw_join(b->sp, b->w, twin), 0);
+	assert_int_equal(store_or_find(b, same, TEXT, 1, &twin), SPW_TWIN);
+	assert_int_equal(spw_cluster_allow(b->sp, e.idx / SPW_CLUSTER, 0), 0);
+	assert_int_equal(spw_join(b->sp, b->w, twin), -ESTALE);
+	assert_int_equal(store_or_find(b, other, TEXT, 1, &twin), 0);
+	spw_free(b->sp, (spw_entry_t[]){e, e, other}, 3);
 }
 
 static void masks_only_narrow(void **state)
@@ -1748,6 +2011,7 @@ static void a_fork_that_fails_is_undone(void **state)
 }
 
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TWIN(f) cmocka_unit_test_setup_teardown(f, setup_twins, teardown)
 
 int main(void)
 {
@@ -1777,6 +2041,15 @@ int main(void)
 		CASE(case_2_data_is_compressed),
 		CASE(case_3_data_is_being_written),
 		CASE(case_4_data_is_back_through_another_page_table),
+		TWIN(equal_pages_share_an_entry),
+		TWIN(a_page_is_not_its_own_twin),
+		TWIN(a_twin_may_use_the_same_tiers),
+		TWIN(same_filled_pages_have_no_twins),
+		TWIN(a_hint_is_looked_at_twice),
+		TWIN(a_twin_on_its_way_to_the_file_is_joined),
+		TWIN(the_page_of_a_frame_finds_a_twin),
+		TWIN(a_hundred_thousand_pages_join),
+		TWIN(few_twins_are_remembered),
 		CASE(a_frame_without_backing_is_the_only_copy),
 		CASE(a_clean_frame_keeps_its_backing),
 		CASE(the_cache_refuses_what_would_lose_a_page),
