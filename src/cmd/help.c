@@ -55,6 +55,7 @@ int spw__help_run(void)
 	     "                          fast, or small. Default lz4.\n"
 	     "  --fault auto|thread     who serves page faults. Default auto.\n"
 	     "  --evict auto|move|wp    how pages are taken out: moved (Linux 6.8), or write-protected and copied.\n"
+	     "  --dedup                 keep pages of equal bytes once, also those that are not all of one word.\n"
 	     "  --on-full grow|kill     when all swap is full: go over the cap and warn (default), or end the "
 	     "program.\n"
 	     "  --stats FILE            write what was measured as JSON at the end; - is stderr.\n"

@@ -292,6 +292,7 @@ enum option {
 	OPT_CODEC,
 	OPT_FAULT,
 	OPT_EVICT,
+	OPT_DEDUP,
 	OPT_ON_FULL,
 	OPT_STATS,
 	OPT_QUIET,
@@ -305,12 +306,19 @@ static const struct {
 	const char *value; /* what its value looks like; NULL: it takes none */
 	bool outer;        /* a run within another has it from that one */
 } table[] = {
-	{"--ram", OPT_RAM, "512M", true},     {"--swap", OPT_SWAP, "zswap", false},
-	{"--codec", OPT_CODEC, "lz4", true},  {"--fault", OPT_FAULT, "auto", true},
-	{"--evict", OPT_EVICT, "auto", true}, {"--on-full", OPT_ON_FULL, "grow", true},
-	{"--stats", OPT_STATS, "FILE", true}, {"--quiet", OPT_QUIET, NULL, false},
-	{"-q", OPT_QUIET, NULL, false},       {"--best-effort", OPT_BEST_EFFORT, NULL, false},
-	{"--help", OPT_HELP, NULL, false},    {"-h", OPT_HELP, NULL, false},
+	{"--ram", OPT_RAM, "512M", true},
+	{"--swap", OPT_SWAP, "zswap", false},
+	{"--codec", OPT_CODEC, "lz4", true},
+	{"--fault", OPT_FAULT, "auto", true},
+	{"--evict", OPT_EVICT, "auto", true},
+	{"--on-full", OPT_ON_FULL, "grow", true},
+	{"--stats", OPT_STATS, "FILE", true},
+	{"--quiet", OPT_QUIET, NULL, false},
+	{"--dedup", OPT_DEDUP, NULL, true},
+	{"-q", OPT_QUIET, NULL, false},
+	{"--best-effort", OPT_BEST_EFFORT, NULL, false},
+	{"--help", OPT_HELP, NULL, false},
+	{"-h", OPT_HELP, NULL, false},
 };
 
 static int apply(struct spw_options *o, bool nested, enum option option, char *value)
@@ -326,6 +334,9 @@ static int apply(struct spw_options *o, bool nested, enum option option, char *v
 		return set_fault(value);
 	case OPT_EVICT:
 		return set_evict(o, value);
+	case OPT_DEDUP:
+		o->dedup = true;
+		return 0;
 	case OPT_ON_FULL:
 		return set_on_full(o, value);
 	case OPT_STATS:

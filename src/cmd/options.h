@@ -39,7 +39,7 @@ struct spw_options {
 	enum spw_evict evict;
 	enum spw_on_full on_full;
 	const char *stats; /* "-" is stderr, NULL is none */
-	bool quiet, best_effort;
+	bool dedup, quiet, best_effort;
 	bool help;
 	char **program; /* PROGRAM and its arguments, NULL-terminated */
 };

@@ -34,6 +34,7 @@ int spw__region_create(const struct spw_options *o, uint64_t ram, uint64_t zswap
 	ctl->zswap_bytes = zswap;
 	ctl->changes = 1;
 	ctl->evict = o->evict;
+	ctl->dedup = o->dedup;
 	ctl->on_full = o->on_full;
 	ctl->best_effort = o->best_effort;
 	ctl->quiet = o->quiet;

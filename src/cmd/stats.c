@@ -235,6 +235,8 @@ void spw__stats_write(FILE *to, const struct spw_tree *t, double wall_seconds)
 	json_object_set_new(o, "swap_out_pages", number(LOAD(total->swap_out_pages)));
 	json_object_set_new(o, "swap_in_pages", number(LOAD(total->swap_in_pages)));
 	json_object_set_new(o, "same_filled_pages", number(LOAD(total->same_filled_pages)));
+	json_object_set_new(o, "merged_pages", number(LOAD(total->merged_pages)));
+	json_object_set_new(o, "merged_pages_peak", number(t->merged_pages_peak));
 	json_object_set_new(o, "writeback_pages", number(LOAD(total->writeback_pages)));
 	/* both of the sample with the most pages out: afterwards neither says what a page costs */
 	json_object_set_new(o, "metadata_bytes", number(t->peak.metadata_bytes));

@@ -419,6 +419,7 @@ static uint64_t account(struct spw_tree *t)
 static void note_peaks(struct spw_tree *t, uint64_t bytes)
 {
 	struct spw_peak sum = {0};
+	uint64_t merged = 0;
 
 	uint64_t limit = t->region->ctl->ram_limit_bytes;
 
@@ -434,7 +435,10 @@ static void note_peaks(struct spw_tree *t, uint64_t bytes)
 			continue;
 		sum.swapped_pages += __atomic_load_n(&r->swapped_pages, __ATOMIC_RELAXED);
 		sum.metadata_bytes += __atomic_load_n(&r->metadata_bytes, __ATOMIC_RELAXED);
+		merged += __atomic_load_n(&r->merged_pages, __ATOMIC_RELAXED);
 	}
+	if (t->merged_pages_peak < merged)
+		t->merged_pages_peak = merged;
 	if (t->peak.swapped_pages < sum.swapped_pages)
 		t->peak = sum;
 }

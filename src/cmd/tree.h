@@ -38,6 +38,7 @@ struct spw_tree {
 	uint64_t exceeded_bytes; /* over the cap at the most */
 	bool settling;           /* the cap was lowered, and the tree has not been under it since */
 	struct spw_peak peak;
+	uint64_t merged_pages_peak; /* pages out that shared the entry of another, at the most */
 	unsigned uncapped_processes;
 	struct spw_uncapped uncapped[SPW_UNCAPPED_NAMES];
 	unsigned uncapped_names; /* further ones are counted only */

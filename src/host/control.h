@@ -56,7 +56,8 @@ struct spw_ctl_proc {
 	uint64_t pool_pages;     /* A objects in it */
 	uint64_t same_pages;     /* A entries of kind SAME */
 	uint64_t metadata_bytes; /* A */
-	uint64_t swapped_pages;  /* A entries that are out (SAME + POOL + SLOT + FRAME) */
+	uint64_t swapped_pages;  /* A pages that are out */
+	uint64_t merged_pages;   /* A of them, those that share the entry of another: pages out less entries */
 	uint64_t heat;           /* A faults of the last second that brought a page back; lowest gives first */
 	uint64_t target_bytes;   /* A written by the supervisor: what resident - shared should come down to */
 	uint32_t kick;           /* A futex: the reclaimer is wanted; counted up by its process and by the supervisor */
@@ -74,6 +75,7 @@ struct spw_ctl_proc {
 struct spw_ctl_total {
 	uint64_t swap_out_pages, swap_in_pages;        /* A stored / restored, over all processes ever */
 	uint64_t same_filled_pages;                    /* A stores that were same-filled */
+	uint64_t merged_pages;                         /* A stores that became one more holder of an entry */
 	uint64_t writeback_pages;                      /* A */
 	uint64_t pool_reads, pool_writes, pool_errors; /* A */
 	uint64_t fault_count, fault_max_ns;            /* A */
@@ -138,6 +140,7 @@ struct spw_ctl {
 	uint32_t quiet;
 	uint8_t coding; /* enum spw_coding of the codec */
 	int8_t level;
+	uint8_t dedup; /* 1: equal pages are kept once */
 	/* Live. */
 	uint64_t ram_limit_bytes; /* A */
 	uint64_t zswap_bytes;     /* A limit of all pools together; 0 = no zswap tier */

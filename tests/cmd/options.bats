@@ -57,13 +57,14 @@ stat_of() {
 @test "--codec: unknown" { fails 125 "--codec gzip: unknown codec" run --codec gzip -- true; }
 @test "--codec: level out of range" { fails 125 "--codec zstd:99: unknown codec" run --codec zstd:99 -- true; }
 @test "--fault: unknown" { fails 125 "--fault magic: unknown mode" run --fault magic -- true; }
+@test "--dedup: a value" { fails 125 "--dedup: takes no value" run --dedup=yes -- true; }
 @test "--evict: unknown" { fails 125 "--evict magic: unknown way" run --evict magic -- true; }
 @test "--on-full: unknown" { fails 125 "--on-full panic" run --on-full panic -- true; }
 @test "--stats: unwritable" { fails 125 "--stats /nonexistent/s: No such file" run --stats /nonexistent/s -- true; }
 
 @test "every good option at once" {
 	spillway run --ram=256M --swap=zswap,size=25% --swap "file:$T/s,size=8M,encrypt=off" --codec zstd:3 --fault thread \
-		--evict auto --on-full kill --stats "$T/stats" --quiet --best-effort -- true
+		--evict auto --dedup --on-full kill --stats "$T/stats" --quiet --best-effort -- true
 }
 
 @test "sizes are powers of 1024" {
@@ -97,7 +98,7 @@ stat_of() {
 }
 
 @test "statistics have exactly their fields" {
-	[ "$(stat_of 'keys_unsorted' --ram 64M)" = '["version","wall_seconds","ram_limit_bytes","resident_peak_bytes","swapped_pages","swapped_pages_peak","swap_out_pages","swap_in_pages","same_filled_pages","writeback_pages","metadata_bytes","metadata_bytes_per_page","cap_exceeded_bytes","processes","processes_uncapped","faults","tiers"]' ]
+	[ "$(stat_of 'keys_unsorted' --ram 64M)" = '["version","wall_seconds","ram_limit_bytes","resident_peak_bytes","swapped_pages","swapped_pages_peak","swap_out_pages","swap_in_pages","same_filled_pages","merged_pages","merged_pages_peak","writeback_pages","metadata_bytes","metadata_bytes_per_page","cap_exceeded_bytes","processes","processes_uncapped","faults","tiers"]' ]
 	[ "$(jq -c '.faults|keys_unsorted' "$T/stats")" = '["count","p50_ns","p99_ns","max_ns"]' ]
 	[ "$(jq -c '.tiers[0]|keys_unsorted' "$T/stats")" = '["name","kind","capacity_bytes","used_bytes","pages","stored_bytes","reads","writes","errors","priority","state"]' ]
 }
@@ -117,7 +118,7 @@ stat_of() {
 
 @test "help names every option and an example" {
 	run -0 spillway run --help
-	for word in --ram --swap --codec --fault --evict --on-full --stats --best-effort --quiet examples 125 126 127; do
+	for word in --ram --swap --codec --fault --evict --dedup --on-full --stats --best-effort --quiet examples 125 126 127; do
 		[[ $output == *"$word"* ]]
 	done
 	run -0 spillway --help

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pages MIB SEED: memory of known bytes, three times as large as its information, on command.
+ * pages MIB SEED [KINDS]: memory of known bytes, three times as large as its information, on command. With KINDS there
+ * are that many different pages to begin with, over and over; those that are written to alike are equal again.
  *
  * One command a line on standard input, one answer each:
  *   fill   -> "filled"
  *   check  -> "right": every byte was
  *   lower, upper -> the same word: from now on fill and check are of that half
- *   churn  -> "churning PID CHILD": forks, and both check and change random pages until standard input ends; each then
- *             checks everything, says "right parent" or "right child" and ends
+ *   change N -> "changed": every Nth page was written to
+ *   churn [N] -> "churning PID CHILD": forks, and both check and change random pages until standard input ends, N at
+ *             the least; each then checks everything, says "right parent" or "right child" and ends
  * A wrong byte is reported on standard error; the exit status is then 3.
  */
 #include <poll.h>
@@ -25,6 +27,7 @@
 static char *memory;
 static uint32_t *version;
 static uint32_t pages, first, end; /* first and end: those to fill and check */
+static uint32_t kinds = UINT32_MAX;
 static uint64_t seed;
 
 static uint64_t mix(uint64_t z)
@@ -36,7 +39,7 @@ static uint64_t mix(uint64_t z)
 
 static uint64_t word(uint32_t page, unsigned i)
 {
-	uint64_t key = mix(seed + page * 0x9e3779b97f4a7c15ull + version[page]);
+	uint64_t key = mix(seed + page % kinds * 0x9e3779b97f4a7c15ull + version[page]);
 
 	return i < RANDOM_WORDS ? mix(key + i * 0x9e3779b97f4a7c15ull) : 0;
 }
@@ -77,7 +80,7 @@ static void say(const char *text)
 		exit(1);
 }
 
-static int churn(void)
+static int churn(uint64_t least)
 {
 	struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
 	char line[64];
@@ -88,7 +91,7 @@ static int churn(void)
 		snprintf(line, sizeof(line), "churning %d %d\n", (int)getpid(), (int)child);
 		say(line);
 	}
-	for (uint64_t n = seed + (child == 0); !poll(&in, 1, 0); n++) {
+	for (uint64_t n = seed + (child == 0); n - seed < least || !poll(&in, 1, 0); n++) {
 		uint32_t page = (uint32_t)(mix(n) % pages);
 
 		check_page(page);
@@ -104,18 +107,20 @@ static int churn(void)
 int main(int argc, char **argv)
 {
 	char line[64];
+	uint32_t nth;
 
-	if (argc != 3)
+	if (argc < 3 || argc > 4)
 		return 2;
 	pages = end = (uint32_t)atoi(argv[1]) << 8;
 	seed = strtoull(argv[2], NULL, 0);
-	memory = mmap(NULL, (size_t)pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	version = calloc(pages, sizeof(*version));
-	if (memory == MAP_FAILED || !version)
+	if (argc == 4 && !(kinds = (uint32_t)atoi(argv[3])))
 		return 2;
-	/* What is to be read is what it is told to read. */
-	setvbuf(stdin, NULL, _IONBF, 0);
-	mlock(version, pages * sizeof(*version));
+	memory = mmap(NULL, (size_t)pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	/* Locked, and no buffer on the heap: what goes out is `memory`, and nothing else. */
+	version = mmap(NULL, (size_t)pages * sizeof(*version), PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED, -1, 0);
+	if (memory == MAP_FAILED || version == MAP_FAILED || setvbuf(stdin, NULL, _IONBF, 0))
+		return 2;
 	while (fgets(line, sizeof(line), stdin)) {
 		if (!strcmp(line, "fill\n")) {
 			for (uint32_t page = first; page < end; page++)
@@ -128,8 +133,12 @@ int main(int argc, char **argv)
 			first = *line == 'u' ? pages / 2 : 0;
 			end = *line == 'u' ? pages : pages / 2;
 			say(line);
-		} else if (!strcmp(line, "churn\n")) {
-			return churn();
+		} else if (sscanf(line, "change %u", &nth) == 1 && nth) {
+			for (uint32_t page = 0; page < pages; page += nth)
+				write_page(page);
+			say("changed\n");
+		} else if (!strncmp(line, "churn", 5)) {
+			return churn(strtoull(line + 5, NULL, 0));
 		}
 	}
 	return 0;

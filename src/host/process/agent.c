@@ -185,13 +185,32 @@ static struct spw_work *make_work(struct spw__agent *a)
 	return mem && spw_work_init(a->space, mem, &w) == 0 ? w : NULL;
 }
 
+#define TWINS_MAX   (1u << 18) /* 2 MiB */
+#define TWINS_LEAST (1u << 12)
+#define TWIN_BYTES  1024u /* of the cap, for each object that is remembered: less than a hundredth of it */
+
+/* With --dedup, how many objects are remembered to find equal ones. */
+static uint32_t twins(const struct spw__agent *a)
+{
+	uint64_t limit = __atomic_load_n(&a->ctl->ram_limit_bytes, __ATOMIC_RELAXED);
+	uint32_t n = TWINS_LEAST;
+
+	while (n < TWINS_MAX && (uint64_t)n * 2 * TWIN_BYTES <= limit)
+		n *= 2;
+	return a->ctl->dedup ? n : 0;
+}
+
 static int make_space(struct spw__agent *a)
 {
 	struct spw_space_config cfg = {
 		.max_clusters = 1u << 21, /* 4 TiB of memory */
 		.max_frames = SPW_FRAMES,
 		.codec = {.coding = a->ctl->coding, .level = a->ctl->level},
+		.max_twins = twins(a),
 	};
+
+	if (spw__sys3(SYS_getrandom, &cfg.twin_key, sizeof(cfg.twin_key), 0) != sizeof(cfg.twin_key))
+		return -EIO;
 	int ret = spw_space_create(&cfg, &a->space);
 
 	if (ret)
@@ -205,7 +224,7 @@ static int make_space(struct spw__agent *a)
 	spw__tiers_follow(a);
 	a->reclaim_work = make_work(a);
 	a->fault_work = make_work(a);
-	return a->reclaim_work && a->fault_work ? spw__pt_init(&a->pt, a->space) : -ENOMEM;
+	return a->reclaim_work && a->fault_work ? spw__pt_init(&a->pt, a->space, a->ctl->dedup) : -ENOMEM;
 }
 
 static int arm(struct spw__agent *a)

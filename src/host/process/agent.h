@@ -50,7 +50,7 @@ struct spw__quarantine {
 
 /* The space's counters as last added to the tree's. */
 struct spw__published {
-	uint64_t same, writebacks;
+	uint64_t same, merged, writebacks;
 	struct spw_tier_stats pool;
 };
 

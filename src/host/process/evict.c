@@ -133,7 +133,7 @@ static int take(struct spw__agent *a, uint64_t va, unsigned n)
 		spw__evict_record(a, va, over, moved);
 	else if (done == -EEXIST)
 		f->head++; /* a frame that is not empty is nobody's: past it */
-	spw__pt_settle(&a->pt, va, n);
+	spw__pt_settle(&a->pt, va);
 	return moved ? (int)moved : done ? (int)done : -EBUSY;
 }
 

@@ -149,16 +149,16 @@ static unsigned serve_zero(struct spw__agent *a, uint64_t va)
 }
 
 /* The page is in a frame: the program has it back, and its run counts as in use. */
-static unsigned serve_frame(struct spw__agent *a, uint64_t va, spw_entry_t e)
+static unsigned serve_frame(struct spw__agent *a, uint64_t va)
 {
 	uint64_t end = (va / SPW_RUN_BYTES + 1) * SPW_RUN_BYTES;
 	unsigned n = 0;
 	uint32_t frame;
 
-	for (; va < end; va += SPW_PAGE, e.idx++, n++) {
-		if (spw__pt_lookup(&a->pt, va).idx != e.idx || spw_cache_get(a->space, e, &frame))
-			break;
-		if (spw__frame_return(a, va, e, frame))
+	for (; va < end; va += SPW_PAGE, n++) {
+		spw_entry_t e = spw__pt_lookup(&a->pt, va);
+
+		if (spw_cache_get(a->space, e, &frame) || spw__frame_return(a, va, e, frame))
 			break;
 		*spw__pt_age(&a->pt, va) = 3;
 		spw__pt_came_in(&a->pt, va, 1);
@@ -246,7 +246,7 @@ static struct served serve(struct spw__agent *a, uint64_t va, bool may_wait)
 	if (kind == SPW_FREE)
 		zeros = serve_zero(a, va);
 	else if (kind == SPW_FRAME)
-		pages = serve_frame(a, va, e);
+		pages = serve_frame(a, va);
 	else
 		pages = serve_stored(a, va, e);
 	if (pages)

@@ -168,6 +168,57 @@ void spw__frames_empty(struct spw__agent *a)
 	}
 }
 
+/* As spw_store(): the page of e, which is in `frame`. Or SPW_TWIN, if a twin is asked for and there is one. */
+static int store_page(struct spw__agent *a, spw_entry_t e, uint32_t frame, spw_entry_t *twin)
+{
+	struct spw__frames *f = &a->frames;
+	const char *page = spw__frame_at(f, frame);
+	int ret = -ESTALE;
+
+	begin_store(f, frame);
+	/* Taken back just now, it may be a hole, and reading a hole would fill it. */
+	if (spw_kind(a->space, e) == SPW_FRAME)
+		ret = twin ? spw_store_or_find(a->space, a->reclaim_work, e, page, frame, twin)
+			   : spw_store(a->space, a->reclaim_work, e, page, frame);
+	__atomic_store_n(&f->storing, 0, __ATOMIC_SEQ_CST);
+	return ret;
+}
+
+/*
+ * The page of e has the bytes of `twin`: let the page table refer to that. 0, -ESTALE (taken back or gone meanwhile),
+ * -EAGAIN (store it after all). In one step for the handler; and not as a store, which one who puts the page back, with
+ * the lock that is taken here, would wait for.
+ */
+static int share(struct spw__agent *a, spw_entry_t e, uint32_t frame, spw_entry_t twin)
+{
+	uint64_t va = a->frames.home[frame];
+	int ret = -EAGAIN;
+	uint32_t now;
+
+	spw__lock(&a->lock);
+	if (spw_cache_get(a->space, e, &now) || now != frame) {
+		ret = -ESTALE;
+	} else if (spw__pt_lookup(&a->pt, va).idx == e.idx && !spw_join(a->space, a->reclaim_work, twin)) {
+		spw__pt_share(&a->pt, va, twin);
+		if (spw_cache_del(a->space, e, frame, false))
+			spw__agent_die("shared a page that was not its frame's", 0);
+		ret = 0;
+	}
+	spw__unlock(&a->lock);
+	return ret;
+}
+
+/* Store the page of e, or share the entry of another that has the same bytes. As spw_store(). */
+static int put_away(struct spw__agent *a, spw_entry_t e, uint32_t frame)
+{
+	spw_entry_t twin;
+	int ret = store_page(a, e, frame, a->pt.sharing ? &twin : NULL);
+
+	if (ret == SPW_TWIN)
+		ret = share(a, e, frame, twin);
+	return ret == -EAGAIN ? store_page(a, e, frame, NULL) : ret;
+}
+
 int spw__frames_store(struct spw__agent *a)
 {
 	struct spw__frames *f = &a->frames;
@@ -193,12 +244,7 @@ int spw__frames_store(struct spw__agent *a)
 
 		if (e.idx == SPW_ENTRY_NONE)
 			continue;
-		begin_store(f, frame);
-		/* Taken back just now, it may be a hole, and reading a hole would fill it. */
-		ret = spw_kind(a->space, e) == SPW_FRAME
-			      ? spw_store(a->space, a->reclaim_work, e, spw__frame_at(f, frame), frame)
-			      : -ESTALE;
-		__atomic_store_n(&f->storing, 0, __ATOMIC_SEQ_CST);
+		ret = put_away(a, e, frame);
 		if (ret == 0)
 			stored++;
 		else if (ret != -ESTALE && ret != -ENOENT)

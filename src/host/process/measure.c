@@ -120,18 +120,20 @@ void spw__publish(struct spw__agent *a, uint64_t now)
 	struct spw_space_stats ss;
 
 	a->zswap->ops->stats(a->zswap, &pool);
-	spw_stats(a->space, &ss);
 	spw__lock(&a->lock);
-	uint64_t metadata = spw__pt_metadata(&a->pt);
+	spw_stats(a->space, &ss);
+	uint64_t metadata = spw__pt_metadata(&a->pt), out = a->pt.out;
 
 	spw__unlock(&a->lock);
 	tell(&r->metadata_bytes, metadata + ss.metadata_bytes + pool.metadata_bytes + spw__tiers_publish(a));
 	tell(&r->same_pages, ss.same);
-	tell(&r->swapped_pages, ss.entries);
+	tell(&r->swapped_pages, out);
+	tell(&r->merged_pages, out > ss.entries ? out - ss.entries : 0);
 	tell(&r->pool_bytes, pool.used_bytes);
 	tell(&r->pool_stored, pool.stored_bytes);
 	tell(&r->pool_pages, pool.pages);
 	add(&t->same_filled_pages, ss.same_stores, &last->same);
+	add(&t->merged_pages, ss.joins, &last->merged);
 	add(&t->writeback_pages, ss.writebacks, &last->writebacks);
 	add(&t->pool_reads, pool.reads, &last->pool.reads);
 	add(&t->pool_writes, pool.writes, &last->pool.writes);

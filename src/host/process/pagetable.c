@@ -8,6 +8,12 @@
  * to another place in their leaf; their entries must not change, so such a leaf becomes explicit: a table of 512
  * entry indexes, until its last page has come in.
  *
+ * Where pages may share an entry (--dedup), every leaf is explicit from the beginning. An identity leaf takes an entry
+ * that is alive for a page that is out, and that is not so of one that was shared and is now only the others'. To turn
+ * such leaves explicit when it comes to sharing would take a way back from an entry to its page, which is as large.
+ *
+ * A slot of an explicit leaf is SPW_ENTRY_NONE unless its page is out.
+ *
  * Leaf word: 0 = no page out. Bits 63-48 pages out in the leaf, bit 0 set: explicit, bits 47-1 table number; bit 0
  * clear: identity, bits 47-1 cluster number. The words lie in one flat sparse reservation over the 47 bits of user
  * addresses, so a lookup is two loads and no search. The ages of runs lie likewise.
@@ -21,7 +27,7 @@
 #define USER_BITS   47
 #define LEAVES      (1ull << (USER_BITS - 21))
 #define RUNS        (1ull << (USER_BITS - 16))
-#define MAX_TABLES  (1u << 16)
+#define MAX_TABLES  (1u << 21) /* 4 TiB, like the clusters of the space */
 #define MAX_ORPHANS (1u << 20)
 #define EXPLICIT    1ull
 
@@ -40,9 +46,9 @@ static inline unsigned page_of(uint64_t va)
 	return (unsigned)(va / SPW_PAGE) % SPW_CLUSTER;
 }
 
-int spw__pt_init(struct spw__pt *pt, struct spw_space *sp)
+int spw__pt_init(struct spw__pt *pt, struct spw_space *sp, bool sharing)
 {
-	*pt = (struct spw__pt){.space = sp, .spare = SPW_ENTRY_NONE};
+	*pt = (struct spw__pt){.space = sp, .sharing = sharing};
 	pt->leaf = spw__plat_reserve(LEAVES * sizeof(*pt->leaf));
 	pt->age = spw__plat_reserve(RUNS);
 	pt->table = spw__plat_reserve((size_t)MAX_TABLES * SPW_CLUSTER * sizeof(*pt->table));
@@ -80,24 +86,6 @@ void spw__pt_trim(struct spw__pt *pt)
 	}
 }
 
-/* An unused entry outside every identity leaf. */
-static int single_entry(struct spw__pt *pt, uint32_t *idx)
-{
-	if (pt->spare == SPW_ENTRY_NONE || pt->spare_next == SPW_CLUSTER) {
-		uint32_t fresh;
-		int ret = spw_cluster_take(pt->space, &fresh);
-
-		if (ret)
-			return ret;
-		if (pt->spare != SPW_ENTRY_NONE)
-			orphan_add(pt, pt->spare);
-		pt->spare = fresh;
-		pt->spare_next = 0;
-	}
-	*idx = pt->spare * SPW_CLUSTER + pt->spare_next++;
-	return 0;
-}
-
 static int table_take(struct spw__pt *pt, uint32_t *number)
 {
 	if (pt->free_table) {
@@ -125,25 +113,32 @@ static void leaf_drop(struct spw__pt *pt, uint64_t *leaf)
 	}
 }
 
+static int leaf_make(struct spw__pt *pt, uint64_t *leaf)
+{
+	uint32_t number;
+	int ret = pt->sharing ? table_take(pt, &number) : spw_cluster_take(pt->space, &number);
+
+	if (!ret)
+		*leaf = (uint64_t)number << 1 | (pt->sharing ? EXPLICIT : 0);
+	return ret;
+}
+
 int spw__pt_reserve(struct spw__pt *pt, uint64_t va)
 {
 	uint64_t *leaf = &pt->leaf[va / SPW_LEAF_BYTES];
 
 	/* Cluster 0, nothing out yet, would look like no leaf: never use it. */
 	while (!*leaf) {
-		uint32_t cluster;
-		int ret = spw_cluster_take(pt->space, &cluster);
+		int ret = leaf_make(pt, leaf);
 
 		if (ret)
 			return ret;
-		*leaf = (uint64_t)cluster << 1;
 	}
 	return 0;
 }
 
 int spw__pt_entry(struct spw__pt *pt, uint64_t va, spw_entry_t *e)
 {
-	uint64_t *leaf = &pt->leaf[va / SPW_LEAF_BYTES];
 	int ret = spw__pt_reserve(pt, va);
 
 	if (ret)
@@ -151,28 +146,28 @@ int spw__pt_entry(struct spw__pt *pt, uint64_t va, spw_entry_t *e)
 	*e = spw__pt_lookup(pt, va);
 	if (e->idx != SPW_ENTRY_NONE)
 		return 0;
-	ret = single_entry(pt, &e->idx);
-
+	ret = spw_alloc(pt->space, e, 1);
 	if (!ret)
-		table_of(pt, *leaf)[page_of(va)] = e->idx;
+		table_of(pt, pt->leaf[va / SPW_LEAF_BYTES])[page_of(va)] = e->idx;
 	return ret;
 }
 
-void spw__pt_settle(struct spw__pt *pt, uint64_t va, unsigned n)
+void spw__pt_share(struct spw__pt *pt, uint64_t va, spw_entry_t e)
+{
+	uint64_t word = pt->leaf[va / SPW_LEAF_BYTES];
+
+	/* Of an entry that an identity leaf has as well, the last of its holders would not be told from others. */
+	if (!(word & EXPLICIT))
+		__builtin_trap();
+	table_of(pt, word)[page_of(va)] = e.idx;
+}
+
+void spw__pt_settle(struct spw__pt *pt, uint64_t va)
 {
 	uint64_t *leaf = &pt->leaf[va / SPW_LEAF_BYTES];
 
-	if (*leaf && !leaf_out(*leaf)) {
+	if (*leaf && !leaf_out(*leaf))
 		leaf_drop(pt, leaf);
-		return;
-	}
-	/* A FREE entry must not stay in a table: its cluster may be given back and taken by another leaf. */
-	for (unsigned i = page_of(va); *leaf & EXPLICIT && n-- > 0; i++) {
-		uint32_t *slot = &table_of(pt, *leaf)[i];
-
-		if (*slot != SPW_ENTRY_NONE && spw_kind(pt->space, (spw_entry_t){*slot}) == SPW_FREE)
-			*slot = SPW_ENTRY_NONE;
-	}
 }
 
 void spw__pt_went_out(struct spw__pt *pt, uint64_t va, unsigned n)
@@ -190,7 +185,10 @@ void spw__pt_came_in(struct spw__pt *pt, uint64_t va, unsigned n)
 		__builtin_trap();
 	*leaf -= (uint64_t)n << 48;
 	pt->out -= n;
-	spw__pt_settle(pt, va, n);
+	/* The entry may be alive, if others share it, or soon be another page's. */
+	if (*leaf & EXPLICIT)
+		memset(&table_of(pt, *leaf)[page_of(va)], 0xff, n * sizeof(*pt->table));
+	spw__pt_settle(pt, va);
 }
 
 uint64_t spw__pt_next_out(const struct spw__pt *pt, uint64_t va, uint64_t end)
@@ -266,10 +264,7 @@ int spw__pt_move_range(struct spw__pt *pt, uint64_t from, uint64_t to, uint64_t 
 		ret = ret ? ret : make_explicit(pt, dst);
 		if (ret)
 			return ret;
-		uint32_t *slot = &table_of(pt, *src_leaf)[page_of(va)];
-
-		table_of(pt, *dst_leaf)[page_of(dst)] = *slot;
-		*slot = SPW_ENTRY_NONE;
+		table_of(pt, *dst_leaf)[page_of(dst)] = table_of(pt, *src_leaf)[page_of(va)];
 		spw__pt_went_out(pt, dst, 1);
 		spw__pt_came_in(pt, va, 1);
 	}

@@ -19,26 +19,28 @@ struct spw__pt {
 	uint32_t *table;     /* explicit leaves, SPW_CLUSTER entry indexes each */
 	uint32_t tables;     /* of them in use or on the free list */
 	uint32_t free_table; /* head of the free list + 1; 0 = empty */
-	uint32_t spare;      /* cluster that single entries are taken from, or SPW_ENTRY_NONE */
-	uint32_t spare_next; /* next unused entry of it */
+	bool sharing;        /* pages may share an entry: all leaves are explicit */
 	uint32_t *orphan;    /* clusters without a leaf, given back when their entries are FREE */
 	uint32_t orphans;
 	uint64_t out; /* pages that are out */
 };
 
-int spw__pt_init(struct spw__pt *pt, struct spw_space *sp);
+/* sharing: pages may come to share an entry, by spw__pt_share(). */
+int spw__pt_init(struct spw__pt *pt, struct spw_space *sp, bool sharing);
 
 /* The entry of the page at va, or idx SPW_ENTRY_NONE. An entry may be FREE: ask spw_kind(). */
 spw_entry_t spw__pt_lookup(const struct spw__pt *pt, uint64_t va);
 /* See to it that the leaf of va exists. -ENOMEM. */
 int spw__pt_reserve(struct spw__pt *pt, uint64_t va);
-/* The same as lookup, made if there is none: use it at once, for an entry left FREE does not last. -ENOMEM. */
+/* The same as lookup, made if there is none: the page has to go out at once (went_out). -ENOMEM. */
 int spw__pt_entry(struct spw__pt *pt, uint64_t va, spw_entry_t *e);
+/* The page at va, which is out, is behind e from now on, of which it is one holder. Its old entry is the caller's. */
+void spw__pt_share(struct spw__pt *pt, uint64_t va, spw_entry_t e);
 /* n entries of the leaf of va came to life / were freed by the caller. */
 void spw__pt_went_out(struct spw__pt *pt, uint64_t va, unsigned n);
 void spw__pt_came_in(struct spw__pt *pt, uint64_t va, unsigned n);
-/* Let go of what pt_entry() made for n pages of a leaf where, after all, they did not go out. */
-void spw__pt_settle(struct spw__pt *pt, uint64_t va, unsigned n);
+/* Let go of the leaf of va if, after all, none of its pages went out. */
+void spw__pt_settle(struct spw__pt *pt, uint64_t va);
 /* Free every entry of [start, end). Returns how many pages were out. */
 uint64_t spw__pt_free_range(struct spw__pt *pt, uint64_t start, uint64_t end);
 /* mremap: the pages out of [from, from + len) are now those of [to, to + len). -ENOMEM: nothing may be lost, die. */

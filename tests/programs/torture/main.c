@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * torture [--seed N] [--seconds S | --ops N] [--threads N] [--mib N] [--only A,B] [--without A,B]
+ * torture [--seed N] [--seconds S | --ops N] [--threads N] [--mib N] [--kinds N] [--only A,B] [--without A,B]
  *
+ * --kinds: there are only that many different pages.
  * Exit status 0: every byte read was right. A wrong one is printed, with what, where, expected and got, and aborts.
  */
 #include "torture.h"
@@ -124,8 +125,9 @@ static uint64_t parse_features(const char *list)
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{"seed", 1, NULL, 's'}, {"seconds", 1, NULL, 't'}, {"ops", 1, NULL, 'n'},     {"threads", 1, NULL, 'j'},
-		{"mib", 1, NULL, 'm'},  {"only", 1, NULL, 'o'},    {"without", 1, NULL, 'w'}, {0}};
+		{"seed", 1, NULL, 's'},    {"seconds", 1, NULL, 't'}, {"ops", 1, NULL, 'n'},
+		{"threads", 1, NULL, 'j'}, {"mib", 1, NULL, 'm'},     {"kinds", 1, NULL, 'k'},
+		{"only", 1, NULL, 'o'},    {"without", 1, NULL, 'w'}, {0}};
 	pthread_t thread[MAX_WORKERS];
 	int c;
 
@@ -146,6 +148,9 @@ int main(int argc, char **argv)
 			break;
 		case 'm':
 			opt.mib = (uint32_t)atoi(optarg);
+			break;
+		case 'k':
+			opt.kinds = (uint32_t)atoi(optarg);
 			break;
 		case 'o':
 			opt.features = parse_features(optarg);

@@ -35,7 +35,9 @@ uint32_t log_below(struct worker *w, uint32_t n)
 
 uint64_t new_key(struct worker *w)
 {
-	return rnd(&w->rng) | 4; /* never 0 */
+	uint64_t kind = opt.kinds ? below(w, opt.kinds) : 0;
+
+	return rnd(opt.kinds ? &kind : &w->rng) | 4; /* never 0 */
 }
 
 /* Word i of a page. The low bits of the key say what kind of bytes: same-filled, 3:1, random, nearly empty. */

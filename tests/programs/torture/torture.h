@@ -55,6 +55,7 @@ struct options {
 	uint64_t seed, ops;
 	double seconds;
 	uint32_t threads, mib;
+	uint32_t kinds; /* of pages, 0 = no end of them */
 	uint64_t features;
 	char *self; /* this program, for exec */
 };
