@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The four cases that a swap with entries must answer, and drains: real tiers, the space with its hooks compiled in,
- * two or three threads, and every order in which they can pass the hooks (schedule.h).
+ * The four cases that a swap with entries must answer, twins, and drains: real tiers, the space with its hooks compiled
+ * in, two or three threads, and every order in which they can pass the hooks (schedule.h).
  *
  * What a thread does in the space is written down with when it began and when it ended, by the count of steps. A load
  * may give what a store or a free made of the entry if that one began before the load ended, and nothing made later had
@@ -533,6 +533,45 @@ static void takes_back_and_stores(unsigned me)
 	SET(seen.rc[me][1], store(me, 10 + me, SPW_NO_FRAME));
 }
 
+/*
+ * Another page of version 1 goes out, and may come to share the entry. Says 1 when it does. Who shares it has the bytes
+ * of that version from then on, whatever the others do.
+ */
+static void joins(unsigned me)
+{
+	uint64_t page[SPW_PAGE / 8];
+	spw_entry_t own = {e.idx + 1 + me}, twin;
+	spw_slot_t where;
+	int rc;
+
+	make_page(page, 1);
+	rc = spw_store_or_find(sp, work[me], own, page, SPW_NO_FRAME, &twin);
+	if (rc == SPW_TWIN) {
+		schedule_point();
+		rc = spw_join(sp, work[me], twin);
+		if (twin.idx != e.idx || (rc && rc != -ESTALE))
+			ADD(seen.broken, 1);
+		schedule_point();
+		SET(seen.rc[me][0], !rc);
+		/* -EEXIST: another holder has it in a frame by now. */
+		if (!rc && spw_load(sp, work[me], e, page, &where) != -EEXIST && version_of(page) != 1)
+			ADD(seen.broken, 1);
+	} else if (rc) {
+		ADD(seen.broken, 1);
+	}
+	spw_free(sp, &own, 1);
+}
+
+/* One holder goes; if it was the last, the entry is given new bytes. */
+static void leaves(unsigned me)
+{
+	SET(seen.rc[me][0], 1);
+	drop(false);
+	schedule_point();
+	if (spw_kind(sp, e) == SPW_FREE)
+		SET(seen.rc[me][1], !store(me, 20 + me, SPW_NO_FRAME));
+}
+
 /* ---- case 1 ---- */
 
 static void nothing_in_ram(void)
@@ -688,6 +727,41 @@ static void case_4_data_is_back_through_another_page_table(void **state)
 	explore(in_frame, cache | AT(STORE_READY) | AT(REPLACED), stored_or_stale, stores_the_frame, frees, NULL);
 	explore(in_frame, cache | AT(STORE_READY) | AT(COMPLETE) | AT(COMPLETE_LOCKED), stored_or_stale,
 		stores_the_frame, frees, writes_back);
+}
+
+/* ---- twins ---- */
+
+/* Who held it, and who joined, does; unless the holder was the last when it left. */
+static void all_holders_are_counted(void)
+{
+	bool joined = seen.rc[0][0] == 1, left = seen.rc[1][0] == 1, anew = seen.rc[1][1] == 1;
+
+	CHECK(anew == (left && !joined));
+	CHECK(spw_count(sp, e) == 1u + joined - left + anew);
+}
+
+static void both_may_join(void)
+{
+	CHECK(spw_count(sp, e) == 1u + (seen.rc[0][0] == 1) + (seen.rc[1][0] == 1));
+}
+
+static void joined_or_not(void)
+{
+	land();
+	CHECK(spw_count(sp, e) == 1u + (seen.rc[0][0] == 1));
+}
+
+static void twins_against_everything(void **state)
+{
+	(void)state;
+	explore(on_pool, AT(REPLACED) | AT(LOAD_PEEKED) | AT(STORE_READY), all_holders_are_counted, joins, leaves,
+		NULL);
+	explore(on_pool, AT(LOAD_PEEKED) | AT(STORE_READY), both_may_join, joins, joins, NULL);
+	explore(on_pool, MOVE | AT(LOAD_PEEKED) | AT(LOAD_READ), joined_or_not, joins, writes_back, NULL);
+	explore(on_pool, MOVE | AT(LOAD_PEEKED) | AT(LOAD_READ), joined_or_not, joins, fails_to_write_back, NULL);
+	explore(on_pool, AT(FRAME_TAKEN) | AT(FRAME_LEFT) | AT(LOAD_PEEKED), joined_or_not, joins, visits_a_frame,
+		NULL);
+	explore(on_pool, AT(DRAIN_FOUND) | AT(REPLACED) | AT(LOAD_PEEKED), joined_or_not, joins, drains_pool, NULL);
 }
 
 /* ---- drains ---- */
@@ -887,7 +961,12 @@ static void counts_go_past_a_hundred_thousand_from_four_threads(void **state)
 
 static int setup(void **state)
 {
-	struct spw_space_config cfg = {.max_clusters = 4, .max_frames = FRAMES, .codec = {.coding = SPW_CODING_LZ4}};
+	struct spw_space_config cfg = {
+		.max_clusters = 4,
+		.max_frames = FRAMES,
+		.codec = {.coding = SPW_CODING_LZ4},
+		.max_twins = 512,
+	};
 	size_t size = spw__file_shared_size(FILE_BYTES);
 	struct spw_file_layout layout = {.max_bytes = FILE_BYTES, .encrypt = true, .key = "cases"};
 	struct spw_file_io io = {NULL, disk_read, disk_write, disk_reap, NULL, disk_close};
@@ -934,6 +1013,7 @@ int main(void)
 		cmocka_unit_test(case_2_data_is_compressed),
 		cmocka_unit_test(case_3_data_is_being_written),
 		cmocka_unit_test(case_4_data_is_back_through_another_page_table),
+		cmocka_unit_test(twins_against_everything),
 		cmocka_unit_test(drain_against_everything),
 		cmocka_unit_test(drain_by_writing),
 		cmocka_unit_test(a_late_store_is_not_lost_with_its_tier),

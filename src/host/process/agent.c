@@ -185,17 +185,19 @@ static struct spw_work *make_work(struct spw__agent *a)
 	return mem && spw_work_init(a->space, mem, &w) == 0 ? w : NULL;
 }
 
-#define TWINS_MAX   (1u << 18) /* 2 MiB */
 #define TWINS_LEAST (1u << 12)
-#define TWIN_BYTES  1024u /* of the cap, for each object that is remembered: less than a hundredth of it */
+#define TWINS_MOST  (1u << 18)
 
-/* With --dedup, how many objects are remembered to find equal ones. */
+/*
+ * With --dedup, how many objects are remembered to find equal ones: as many as the cap has pages. A pool of half the cap
+ * that compresses 3:1 holds half as many again.
+ */
 static uint32_t twins(const struct spw__agent *a)
 {
-	uint64_t limit = __atomic_load_n(&a->ctl->ram_limit_bytes, __ATOMIC_RELAXED);
+	uint64_t pages = __atomic_load_n(&a->ctl->ram_limit_bytes, __ATOMIC_RELAXED) / SPW_PAGE;
 	uint32_t n = TWINS_LEAST;
 
-	while (n < TWINS_MAX && (uint64_t)n * 2 * TWIN_BYTES <= limit)
+	while (n < TWINS_MOST && 2 * n <= pages)
 		n *= 2;
 	return a->ctl->dedup ? n : 0;
 }
