@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cmd/limits.h"
+#include "cmd/options.h"
 #include "cmd/procfs.h"
 #include "cmd/say.h"
 #include "host/group.h"
@@ -137,20 +139,47 @@ static struct spw_ctl_group *vacant(const struct spw_groups *g, struct spw_ctl *
 	return oldest;
 }
 
-int spw__groups_add(struct spw_groups *g, const struct spw_swaps *s, uint32_t parent, const json_t *names, pid_t pid,
-		    uint32_t *id)
+static uint64_t number(const json_t *request, const char *key)
 {
-	uint32_t outer = spw__group_tiers(s->ctl, parent), tiers;
+	json_int_t n = json_integer_value(json_object_get(request, key));
+
+	return n > 0 ? (uint64_t)n : 0;
+}
+
+/* The cap that is asked for, 0: none. 0, or SPW_EXIT_FAILED with the one line said. */
+static int choose_cap(const struct spw_ctl *c, uint32_t parent, const json_t *request, uint64_t *ram)
+{
+	uint64_t limit = __atomic_load_n(&c->ram_limit_bytes, __ATOMIC_RELAXED), own = spw__group_limit(c, parent);
+	uint64_t percent = number(request, "percent");
+	char a[32], b[32];
+
+	limit = own < limit ? own : limit;
+	*ram = percent ? spw__amount((struct spw_amount){SPW_AMOUNT_PERCENT, percent}, limit, 0)
+		       : number(request, "ram");
+	if (*ram > limit)
+		return spw__fail("--ram: the run around this one has %s, and one within can only have less, not %s",
+				 spw__size_text(limit, b), spw__size_text(*ram, a));
+	if (*ram && *ram < SPW_RAM_LEAST)
+		return spw__fail("a cap of %s is too small to work in; the least is --ram 16M",
+				 spw__size_text(*ram, a));
+	return 0;
+}
+
+int spw__groups_add(struct spw_groups *g, const struct spw_swaps *s, const json_t *request, pid_t pid, uint32_t *id)
+{
+	const json_t *names = json_object_get(request, "swap");
+	uint32_t parent = (uint32_t)number(request, "group"), outer = spw__group_tiers(s->ctl, parent), tiers = outer;
 	struct spw_ctl *c = s->ctl;
 	struct spw_stat st;
+	uint64_t ram;
 
 	if (parent && !spw__group(c, parent))
 		return spw__fail("the run within a run that this one was started in is not known any more");
+	int failed = choose_cap(c, parent, request, &ram);
+	if (!failed && json_array_size(names))
+		failed = choose(s, names, present(s, outer), &tiers);
 	*id = parent;
-	if (!json_array_size(names))
-		return 0;
-	int failed = choose(s, names, present(s, outer), &tiers);
-	if (failed || tiers == outer)
+	if (failed || (tiers == outer && !ram))
 		return failed;
 	if (spw__proc_stat(pid, &st))
 		return spw__fail("process %d: gone", pid);
@@ -159,6 +188,7 @@ int spw__groups_add(struct spw_groups *g, const struct spw_swaps *s, uint32_t pa
 		return spw__fail("%u runs are under way within one, which is as many as there can be", SPW_CTL_GROUPS);
 	__atomic_store_n(&r->id, 0, __ATOMIC_RELEASE);
 	r->parent = parent;
+	r->ram_limit_bytes = ram;
 	__atomic_store_n(&r->tiers, tiers, __ATOMIC_RELAXED);
 	g->owner[r - c->group].pid = pid;
 	g->owner[r - c->group].start_time = st.start_time;

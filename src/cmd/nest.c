@@ -61,9 +61,10 @@ static int narrow(struct outer *o, const struct spw_options *options)
 	for (unsigned i = 0; i < options->tiers; i++)
 		if (json_array_append_new(names, json_string(options->tier[i])))
 			return spw__fail("--swap %s: not UTF-8, in which requests are made", options->tier[i]);
-	int failed = spw__ask(socket,
-			      json_pack("{s:s, s:I, s:o}", "do", "nest", "group", (json_int_t)o->group, "swap", names),
-			      -1, "the run around this one", &answer);
+	const struct spw_amount *ram = &options->ram;
+	json_t *request = json_pack("{s:s, s:I, s:o, s:I}", "do", "nest", "group", (json_int_t)o->group, "swap", names,
+				    ram->unit == SPW_AMOUNT_PERCENT ? "percent" : "ram", (json_int_t)ram->value);
+	int failed = spw__ask(socket, request, -1, "the run around this one", &answer);
 	if (failed)
 		return failed;
 	o->group = (unsigned)json_integer_value(json_object_get(answer, "group"));

@@ -306,7 +306,7 @@ static const struct {
 	const char *value; /* what its value looks like; NULL: it takes none */
 	bool outer;        /* a run within another has it from that one */
 } table[] = {
-	{"--ram", OPT_RAM, "512M", true},
+	{"--ram", OPT_RAM, "512M", false},
 	{"--swap", OPT_SWAP, "zswap", false},
 	{"--codec", OPT_CODEC, "lz4", true},
 	{"--fault", OPT_FAULT, "auto", true},

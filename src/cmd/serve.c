@@ -311,17 +311,19 @@ static void follow(struct spw_serve *s, struct spw_client *c)
 /* A run within this one: what its processes may use from now on, by a number. */
 static void do_nest(struct spw_serve *s, struct spw_client *c, const json_t *request)
 {
-	uint32_t id, parent = (uint32_t)json_integer_value(json_object_get(request, "group"));
 	char why[1024] = "";
+	uint32_t id;
 
 	spw__say_into(why, sizeof(why));
-	int failed = spw__groups_add(&s->groups, s->tree->swaps, parent, json_object_get(request, "swap"), c->pid, &id);
+	int failed = spw__groups_add(&s->groups, s->tree->swaps, request, c->pid, &id);
 
 	spw__say_into(NULL, 0);
-	if (failed)
+	if (failed) {
 		refuse(s, c, "%s", why);
-	else
-		answer(s, c, json_pack("{s:b, s:I}", "ok", 1, "group", (json_int_t)id));
+		return;
+	}
+	spw__tree_join(s->tree, c->pid, id);
+	answer(s, c, json_pack("{s:b, s:I}", "ok", 1, "group", (json_int_t)id));
 }
 
 static void do_list(struct spw_serve *s, struct spw_client *c)

@@ -28,6 +28,7 @@
 #include "cmd/procfs.h"
 #include "cmd/program.h"
 #include "cmd/targets.h"
+#include "host/group.h"
 #include "platform/platform.h"
 
 #define MS                1000000ull
@@ -58,8 +59,9 @@ struct spw_process {
 	uint64_t start_time;
 	char comm[16];
 	int statm;
-	int record; /* index of its agent's, NO_RECORD */
-	bool seen;  /* in the walk under way */
+	int record;     /* index of its agent's, NO_RECORD */
+	bool seen;      /* in the walk under way */
+	uint32_t group; /* id. It only ever goes to one within it, and those are younger */
 	struct executable exe;
 	uint64_t exe_since_ns;
 	uint64_t resident, was; /* bytes, now and at the last look */
@@ -108,6 +110,9 @@ static struct spw_process *add(struct spw_tree *t, pid_t pid)
 		.record = NO_RECORD,
 		.exe_since_ns = t->now_ns,
 	};
+	const struct spw_process *parent = find(t, st.parent);
+
+	p->group = parent ? parent->group : 0;
 	memcpy(p->comm, st.comm, sizeof(p->comm));
 	return p;
 }
@@ -200,6 +205,10 @@ static void match_records(struct spw_tree *t)
 			release(t, i);
 		else
 			p->record = (int)i;
+		uint32_t group = __atomic_load_n(&r->group, __ATOMIC_RELAXED);
+
+		if (p && p->record == (int)i && group > p->group)
+			p->group = group;
 	}
 }
 
@@ -376,15 +385,65 @@ static void look_after(const struct spw_tree *t, struct spw_process *p)
 		kick(r);
 }
 
-/* Sum up the tree and share out the cap. Returns the resident bytes of the tree. */
-static uint64_t account(struct spw_tree *t)
+/* What is to be shared out, and to whom. */
+struct sharing {
+	struct spw_share share[SPW_CTL_PROCS];
+	unsigned n;
+	uint64_t capped, other; /* bytes of those with an agent and of those without */
+};
+
+static bool counts(struct spw_tree *t, const struct spw_process *p)
+{
+	return ready(t, p) || !newborn(t, p);
+}
+
+static void count(struct spw_tree *t, const struct spw_process *p, struct sharing *s)
+{
+	const struct spw_ctl_proc *r = record(t, p);
+
+	if (!ready(t, p)) {
+		s->other += p->resident;
+		return;
+	}
+	struct spw_share *one = &s->share[s->n++];
+
+	*one = (struct spw_share){
+		.resident = p->resident,
+		.shared = __atomic_load_n(&r->shared_bytes, __ATOMIC_RELAXED),
+		.heat = __atomic_load_n(&r->heat, __ATOMIC_RELAXED),
+		.record = (unsigned)p->record,
+	};
+	s->capped += one->resident > one->shared ? one->resident - one->shared : 0;
+}
+
+/*
+ * Share out a group's own cap. Nobody may keep more by it than he was given by the caps around it. Returns the room that
+ * is left in it.
+ */
+static uint64_t account_group(struct spw_tree *t, const struct spw_ctl_group *g, uint64_t *target)
+{
+	struct sharing s = {.n = 0};
+
+	for (unsigned i = 0; i < t->processes; i++) {
+		const struct spw_process *p = &t->process[i];
+		if (spw__group_within(t->region->ctl, p->group, g->id) && counts(t, p))
+			count(t, p, &s);
+	}
+	spw__targets(s.share, s.n, g->ram_limit_bytes, s.other, t->now_ns - t->last_ns);
+	for (unsigned i = 0; i < s.n; i++)
+		if (s.share[i].target < target[s.share[i].record])
+			target[s.share[i].record] = s.share[i].target;
+	return g->ram_limit_bytes > s.other + s.capped ? g->ram_limit_bytes - s.other - s.capped : 0;
+}
+
+/* Sum up the tree and share out the caps. Returns the resident bytes of the tree; *room: what the fullest cap leaves. */
+static uint64_t account(struct spw_tree *t, uint64_t *room)
 {
 	struct spw_ctl *ctl = t->region->ctl;
-	struct spw_share share[SPW_CTL_PROCS];
-	uint64_t other = 0, capped = 0;
-	unsigned n = 0;
+	uint64_t target[SPW_CTL_PROCS], limit = __atomic_load_n(&ctl->ram_limit_bytes, __ATOMIC_RELAXED);
+	struct sharing s = {.n = 0};
 
-	spw__proc_resident(t->own_statm, &other);
+	spw__proc_resident(t->own_statm, &s.other);
 	for (unsigned i = t->processes; i-- > 0;) {
 		struct spw_process *p = &t->process[i];
 		if (!measure(t, p)) {
@@ -393,27 +452,27 @@ static uint64_t account(struct spw_tree *t)
 			drop(t, p);
 			continue;
 		}
-		if (!ready(t, p)) {
-			other += newborn(t, p) ? 0 : p->resident;
-			continue;
-		}
-		look_after(t, p);
-		const struct spw_ctl_proc *r = record(t, p);
-		struct spw_share *s = &share[n++];
-		*s = (struct spw_share){
-			.resident = p->resident,
-			.shared = __atomic_load_n(&r->shared_bytes, __ATOMIC_RELAXED),
-			.heat = __atomic_load_n(&r->heat, __ATOMIC_RELAXED),
-			.record = (unsigned)p->record,
-		};
-		capped += s->resident > s->shared ? s->resident - s->shared : 0;
+		if (ready(t, p))
+			look_after(t, p);
+		if (counts(t, p))
+			count(t, p, &s);
 	}
-	spw__targets(share, n, __atomic_load_n(&ctl->ram_limit_bytes, __ATOMIC_RELAXED), other, t->now_ns - t->last_ns);
-	for (unsigned i = 0; i < n; i++)
-		__atomic_store_n(&ctl->proc[share[i].record].target_bytes, share[i].target, __ATOMIC_RELAXED);
-	__atomic_store_n(&ctl->other_bytes, other, __ATOMIC_RELAXED);
-	__atomic_store_n(&ctl->tree_bytes, other + capped, __ATOMIC_RELEASE);
-	return other + capped;
+	uint64_t bytes = s.other + s.capped;
+
+	*room = limit > bytes ? limit - bytes : 0;
+	spw__targets(s.share, s.n, limit, s.other, t->now_ns - t->last_ns);
+	for (unsigned i = 0; i < s.n; i++)
+		target[s.share[i].record] = s.share[i].target;
+	for (const struct spw_ctl_group *g = ctl->group; g < ctl->group + SPW_CTL_GROUPS; g++) {
+		uint64_t left = g->ram_limit_bytes ? account_group(t, g, target) : *room;
+		*room = left < *room ? left : *room;
+	}
+	for (unsigned i = 0; i < s.n; i++)
+		__atomic_store_n(&ctl->proc[s.share[i].record].target_bytes, target[s.share[i].record],
+				 __ATOMIC_RELAXED);
+	__atomic_store_n(&ctl->other_bytes, s.other, __ATOMIC_RELAXED);
+	__atomic_store_n(&ctl->tree_bytes, bytes, __ATOMIC_RELEASE);
+	return bytes;
 }
 
 static void note_peaks(struct spw_tree *t, uint64_t bytes)
@@ -467,16 +526,25 @@ uint64_t spw__tree_tick(struct spw_tree *t, bool changed)
 	if (changed || t->processes != known)
 		for (unsigned i = 0; i < t->processes; i++)
 			classify(t, &t->process[i]);
-	uint64_t bytes = account(t);
-	note_peaks(t, bytes);
+	uint64_t room;
+
+	note_peaks(t, account(t, &room));
 	t->last_ns = t->now_ns;
 
-	uint64_t limit = t->region->ctl->ram_limit_bytes;
-	uint64_t wait = bytes < limit ? (limit - bytes) / FILL_BYTES_PER_NS : 0;
+	uint64_t wait = room / FILL_BYTES_PER_NS;
 	/* One process alone keeps the cap by itself. */
 	uint64_t least = t->processes > 1 ? TICK_LEAST_NS : TICK_ALONE_NS;
 
 	return wait < least ? least : wait > TICK_MOST_NS ? TICK_MOST_NS : wait;
+}
+
+void spw__tree_join(struct spw_tree *t, pid_t pid, uint32_t group)
+{
+	struct spw_process *p = find(t, pid);
+
+	p = p ? p : add(t, pid);
+	if (p && group > p->group)
+		p->group = group;
 }
 
 void spw__tree_limit(struct spw_tree *t, uint64_t bytes)

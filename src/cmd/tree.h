@@ -54,6 +54,9 @@ int spw__tree_open(struct spw_tree *t, const struct spw_region *r, struct spw_sw
  */
 uint64_t spw__tree_tick(struct spw_tree *t, bool changed);
 
+/* The process is of that group from now on, whatever it executes. */
+void spw__tree_join(struct spw_tree *t, pid_t pid, uint32_t group);
+
 /* Another cap, from now on. */
 void spw__tree_limit(struct spw_tree *t, uint64_t bytes);
 

@@ -111,13 +111,15 @@ struct spw_ctl_tier {
 };
 
 /*
- * A group: the processes of a `spillway run` within this one, which may use no more of the tiers than the group that it
- * was started in. Written by the supervisor, all of it before the id.
+ * A group: the processes of a `spillway run` within this one, which may use no more than the group that it was started
+ * in. Written by the supervisor, all of it before the id.
  */
 struct spw_ctl_group {
-	uint32_t id;     /* A 0 = free; no two are ever the same */
+	uint32_t id;     /* A 0 = free; above all that there were before */
 	uint32_t parent; /* id; 0 = the tree */
 	uint32_t tiers;  /* A mask of tier numbers that it may use, and SPW_CTL_LATER. Bits only go */
+	uint64_t
+		ram_limit_bytes; /* cap of its processes together, those of groups within it too; 0 = none of its own */
 };
 #define SPW_CTL_LATER (1u << 31) /* and what is swapped on later */
 

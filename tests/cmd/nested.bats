@@ -37,6 +37,14 @@ build_fill() {
 		#include <sys/wait.h>
 		#include <unistd.h>
 		extern char **environ;
+		static void say_peak(void)
+		{
+			char line[256];
+			FILE *f = fopen("/proc/self/status", "r");
+			while (fgets(line, sizeof(line), f))
+				if (!strncmp(line, "VmHWM:", 6))
+					printf("%d\n", atoi(line + 6));
+		}
 		static int fill(size_t pages)
 		{
 			unsigned *p = malloc(pages * 4096), x = 1;
@@ -68,6 +76,11 @@ build_fill() {
 			argv[1] = "alone";
 			if (!strcmp(how, "alone"))
 				return fill(pages);
+			if (!strcmp(how, "peak")) { /* KiB that it took at the most */
+				int failed = fill(pages);
+				say_peak();
+				return failed;
+			}
 			if (!strcmp(how, "exec"))
 				return execv(argv[0], argv);
 			if (!strcmp(how, "spawn"))
@@ -111,7 +124,7 @@ build_fill() {
 }
 
 @test "options that are the outer run's" {
-	for option in --ram=32M --codec=zstd --fault=auto --evict=auto --on-full=kill --stats=x; do
+	for option in --codec=zstd --fault=auto --evict=auto --on-full=kill --stats=x; do
 		refused 125 "${option%=*}: a run within another has it from that one; leave it out" "$option" -- true
 	done
 	run -0 outer --ram 64M -- '"$S" run --help'
@@ -203,7 +216,8 @@ build_fill() {
 # A program within a run within one that holds pages until it is told to stop. $run is the pid of the outer one.
 hold() {
 	mkfifo "$T/stop" "$T/ready" "$T/more"
-	exec 8<>"$T/stop" 9<>"$T/more"
+	# Both ends of each are held here, so that nobody waits for an end, or finds one.
+	exec 7<>"$T/ready" 8<>"$T/stop" 9<>"$T/more"
 	cat >"$T/hold.py" <<-'END'
 		import random, sys
 		r = random.Random(1)
@@ -231,19 +245,19 @@ hold() {
 	shift
 	# shellcheck disable=SC2086 # options
 	"$SPILLWAY" run --quiet --ram 28M "$@" --stats "$T/stats" -- "$SPILLWAY" run $narrowed -- python3 "$T/hold.py" "$T" \
-		>"$T/out" 2>"$T/err" 8>&- 9>&- &
+		>"$T/out" 2>"$T/err" 7>&- 8>&- 9>&- &
 	run=$!
-	read -r -n 1 <"$T/ready"
+	read -r -n 1 <&7
 }
 
 more() {
 	echo >&9
-	read -r -n 1 <"$T/ready"
+	read -r -n 1 <&7
 }
 
 finish() {
 	echo >&8
-	exec 8>&- 9>&-
+	exec 7>&- 8>&- 9>&-
 	wait "$run"
 	cat "$T/err"
 	[ "$(cat "$T/out")" = right ]
@@ -294,6 +308,42 @@ tier() { "$SPILLWAY" list --json "$run" | jq -r --arg name "$1" ".tiers[]|select
 	[ "$(tier "$T/other" .pages)" = 0 ]
 	more
 	finish
+}
+
+@test "a cap can only be lowered" {
+	refused 125 "the run around this one has 64.0 MiB, and one within can only have less, not 65.0 MiB" --ram 65M -- true
+	refused 125 "the least is --ram 16M" --ram 20% -- true
+	refused 125 "--ram lots: not a size" --ram lots -- true
+	run --separate-stderr -125 outer --ram 128M -- '"$S" run --ram 50% -- "$S" run --ram 65M -- true'
+	[[ $stderr == *"the run around this one has 64.0 MiB"* ]]
+	outer --ram 128M -- '"$S" run --ram 50% -- "$S" run --ram 100% -- "$S" run --ram 32M --swap zswap -- true'
+}
+
+@test "a cap of its own is kept, and read back is what was written" {
+	build_fill
+	local tiers=(--swap zswap --swap file,size=300M)
+	# Without one there is room for all.
+	[ "$(outer --ram 400M "${tiers[@]}" -- '"$S" run -- "$T/fill" peak 128')" -ge $((128 << 10)) ]
+	peak=$(outer --ram 400M "${tiers[@]}" -- '"$S" run --ram 32M -- "$T/fill" peak 128')
+	echo "peak of $peak KiB"
+	[ "$peak" -le $(((32 + 64) << 10)) ]
+	# The one around it holds for those within that have none or a higher one.
+	peak=$(outer --ram 400M "${tiers[@]}" -- '"$S" run --ram 32M -- "$S" run --swap zswap --swap file -- "$T/fill" peak 128')
+	echo "peak of $peak KiB"
+	[ "$peak" -le $(((32 + 64) << 10)) ]
+	# And what is beside it has the rest.
+	[ "$(outer --ram 400M "${tiers[@]}" -- '"$S" run --ram 32M -- true; "$T/fill" peak 128')" -ge $((128 << 10)) ]
+}
+
+@test "a cap is one of all its processes together" {
+	build_fill
+	outer --ram 400M --swap zswap --swap file,size=300M -- 'exec "$S" run --ram 48M -- bash -c "
+		\"\$T/fill\" alone 64 & one=\$!
+		\"\$T/fill\" alone 64 & two=\$!
+		wait \$one && wait \$two"'
+	jq .resident_peak_bytes "$T/stats"
+	# How near it comes is measured by tests/programs/programs.py.
+	[ "$(jq .resident_peak_bytes "$T/stats")" -le $(((48 + 64) << 20)) ]
 }
 
 @test "many, one after another and at a time" {

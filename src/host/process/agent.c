@@ -11,6 +11,7 @@
  * Without `spillway run` the tree has no cap to keep, so the agent ends the process when the supervisor is killed.
  */
 #include "host/process/agent.h"
+#include "host/group.h"
 #include "host/process/fork.h"
 #include "host/process/text.h"
 #include "host/process/uffd.h"
@@ -41,8 +42,9 @@ uint64_t spw__agent_target(const struct spw__agent *a)
 
 	/* Nobody shares the cap out before the first walk of the tree, nor after the supervisor has left. */
 	if (!target || __atomic_load_n(&a->ctl->closing, __ATOMIC_RELAXED))
-		return __atomic_load_n(&a->ctl->ram_limit_bytes, __ATOMIC_RELAXED);
-	return target;
+		target = __atomic_load_n(&a->ctl->ram_limit_bytes, __ATOMIC_RELAXED);
+	/* What it was told last may be from before an exec, in the group around this one. */
+	return target < a->group_limit ? target : a->group_limit;
 }
 
 bool spw__agent_over(const struct spw__agent *a)
@@ -411,6 +413,7 @@ static int attach(struct spw__agent *a)
 	    a->ctl->version != sizeof(struct spw_ctl))
 		return -EPROTO;
 	spw__say_through(a->ctl);
+	a->group_limit = spw__group_limit(a->ctl, group);
 	return 0;
 }
 

@@ -65,7 +65,8 @@ struct spw__agent {
 	char *window; /* SPW_WINDOW_MAX pages: what the handler restores into, with fault_work, under `lock` */
 	int uffd, spent_fd, pagemap_fd, statm_fd, supervisor_fd;
 	uint64_t features;
-	bool move; /* evict by UFFDIO_MOVE */
+	bool move;            /* evict by UFFDIO_MOVE */
+	uint64_t group_limit; /* lowest cap of the groups that it is of, UINT64_MAX = none */
 	int reclaim_tid;
 	bool refused; /* it could not arm: this process runs uncapped */
 

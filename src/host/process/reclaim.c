@@ -10,6 +10,7 @@
  * has been confirmed.
  */
 #include "host/counted.h"
+#include "host/group.h"
 #include "host/process/agent.h"
 #include "host/process/cow.h"
 #include "platform/platform.h"
@@ -52,23 +53,50 @@ static uint64_t zswap_bytes(const struct spw__agent *a)
 	return a->tiers.pool ? __atomic_load_n(&a->ctl->zswap_bytes, __ATOMIC_RELAXED) : 0;
 }
 
-/* This process's share of it. */
-static uint64_t pool_limit(const struct spw__agent *a)
+/* What the others leave of a limit that the pools of a group keep together. */
+static uint64_t pool_left(const struct spw__agent *a, uint64_t limit, uint32_t group)
 {
-	uint64_t others = 0, limit = zswap_bytes(a);
-
-	/* Without a zswap tier the pool is only the way to the file, and leads there at once. */
-	if (!limit)
-		return STAGING_BYTES + a->rescue;
+	uint64_t others = 0;
 
 	for (unsigned i = 0; i < SPW_CTL_PROCS; i++) {
-		if (i != a->slot && __atomic_load_n(&a->ctl->proc[i].pid, __ATOMIC_RELAXED))
-			others += __atomic_load_n(&a->ctl->proc[i].pool_bytes, __ATOMIC_RELAXED);
+		const struct spw_ctl_proc *r = &a->ctl->proc[i];
+
+		if (i != a->slot && __atomic_load_n(&r->pid, __ATOMIC_RELAXED) &&
+		    spw__group_within(a->ctl, __atomic_load_n(&r->group, __ATOMIC_RELAXED), group))
+			others += __atomic_load_n(&r->pool_bytes, __ATOMIC_RELAXED);
 	}
 	/* The others may have it all; the way to the file leads through the pool, and must not be shut. */
 	uint64_t least = a->tiers.files ? (limit / 8 < STAGING_BYTES ? limit / 8 : STAGING_BYTES) : 0;
 
-	return (limit > others + least ? limit - others : least) + a->rescue;
+	return limit > others + least ? limit - others : least;
+}
+
+/* The part of the limit that is a group's: as large as its cap is of the tree's, and enough for a way to the file. */
+static uint64_t pool_part(const struct spw__agent *a, uint64_t limit, uint64_t ram)
+{
+	uint64_t tree = __atomic_load_n(&a->ctl->ram_limit_bytes, __ATOMIC_RELAXED);
+	uint64_t part = limit / SPW_PAGE * (ram / SPW_PAGE) / (tree / SPW_PAGE) * SPW_PAGE;
+
+	return part > STAGING_BYTES ? part : STAGING_BYTES;
+}
+
+/* This process's share of it. */
+static uint64_t pool_limit(const struct spw__agent *a)
+{
+	uint64_t limit = zswap_bytes(a), left;
+
+	/* Without a zswap tier the pool is only the way to the file, and leads there at once. */
+	if (!limit)
+		return STAGING_BYTES + a->rescue;
+	left = pool_left(a, limit, 0);
+	for (const struct spw_ctl_group *g = spw__group(a->ctl, a->rec->group); g; g = spw__group(a->ctl, g->parent)) {
+		if (!g->ram_limit_bytes)
+			continue;
+		uint64_t here = pool_left(a, pool_part(a, limit, g->ram_limit_bytes), g->id);
+
+		left = here < left ? here : left;
+	}
+	return left + a->rescue;
 }
 
 /*
