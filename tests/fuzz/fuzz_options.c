@@ -81,6 +81,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	bool nested = size && *data == 'n';
 	unsigned n = 0;
 
+	if (nested) {
+		data++;
+		size--;
+	}
 	while (size && n < WORDS) {
 		size_t len = strnlen((const char *)data, size);
 
