@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * touch MIB [random=OPS] [repeat=N] [latency] [compare]: what swapping costs a program, phase by phase.
+ * touch MIB [random=OPS] [zipf=OPS] [repeat=N] [latency] [compare]: what swapping costs a program, phase by phase.
  *
  * A benchmark of swap that writes zeros, or the same page over and over, measures a fast path that no program takes;
  * one that reads one byte does not notice a page that came back wrong. So every page here is different, compresses to a
  * third (each 512 bytes: 170 of noise, then zeros) and is checked when it is read: two words of it within the timed
  * phases, where the check must cost next to nothing, and with "compare" every byte in a phase of its own.
  *
- * Phases: fill, read in order (`repeat` times), read at random, compare, unmap. One line each on stdout:
+ * Phases: fill, read in order (`repeat` times), read at random, read by Zipf's law, compare, unmap. One line each on stdout:
  * "name us-per-page", with "latency" followed by the p50, p99 and longest time of one access in us.
  */
 #include "host/latency.h"
 #include "pages.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,13 +98,49 @@ static void report(const char *name, uint64_t began, uint64_t ops)
 	longest = 0;
 }
 
-/* ops pages: in order from 0 on if ops is the set, else at random. */
-static void phase(const char *name, void (*one)(uint64_t), uint64_t ops, bool random)
+static uint64_t in_order(uint64_t i)
 {
-	uint64_t began = now_ns(), state = 42;
+	return i % pages;
+}
+
+static uint64_t random_state = 42;
+
+static uint64_t at_random(uint64_t i)
+{
+	(void)i;
+	return noise(&random_state) % pages;
+}
+
+#define SKEW    0.99
+#define SCATTER 2654435761u /* a prime: the ranks that follow each other are pages far apart */
+
+static double zeta, eta;
+
+/* Gray et al., "Quickly generating billion-record synthetic databases", SIGMOD 1994. */
+static void zipf_init(void)
+{
+	for (uint64_t i = 1; i <= pages; i++)
+		zeta += pow(1 / (double)i, SKEW);
+	eta = (1 - pow(2 / (double)pages, 1 - SKEW)) / (1 - (1 + pow(0.5, SKEW)) / zeta);
+}
+
+static uint64_t by_zipf(uint64_t i)
+{
+	double u = (double)(noise(&random_state) >> 11) / (1ull << 53), at = u * zeta;
+	uint64_t rank = at < 1                    ? 0
+			: at < 1 + pow(0.5, SKEW) ? 1
+						  : (uint64_t)((double)pages * pow(eta * u - eta + 1, 1 / (1 - SKEW)));
+
+	(void)i;
+	return rank * SCATTER % pages;
+}
+
+static void phase(const char *name, void (*one)(uint64_t), uint64_t ops, uint64_t (*next)(uint64_t))
+{
+	uint64_t began = now_ns();
 
 	for (uint64_t i = 0; i < ops; i++) {
-		uint64_t n = random ? noise(&state) % pages : i % pages;
+		uint64_t n = next(i);
 
 		if (latency)
 			timed(one, n);
@@ -115,11 +152,13 @@ static void phase(const char *name, void (*one)(uint64_t), uint64_t ops, bool ra
 
 int main(int argc, char **argv)
 {
-	uint64_t ops = 0, repeat = 1, mib = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
+	uint64_t ops = 0, zipf = 0, repeat = 1, mib = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
 
 	for (int i = 2; i < argc; i++) {
 		if (!strncmp(argv[i], "random=", 7))
 			ops = strtoull(argv[i] + 7, NULL, 10);
+		else if (!strncmp(argv[i], "zipf=", 5))
+			zipf = strtoull(argv[i] + 5, NULL, 10);
 		else if (!strncmp(argv[i], "repeat=", 7))
 			repeat = strtoull(argv[i] + 7, NULL, 10);
 		else if (!strcmp(argv[i], "latency"))
@@ -130,7 +169,7 @@ int main(int argc, char **argv)
 			mib = 0;
 	}
 	if (!mib) {
-		fprintf(stderr, "usage: touch MIB [random=OPS] [repeat=N] [latency] [compare]\n");
+		fprintf(stderr, "usage: touch MIB [random=OPS] [zipf=OPS] [repeat=N] [latency] [compare]\n");
 		return 2;
 	}
 	pages = mib << 20 >> 12;
@@ -140,12 +179,17 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	madvise(set, pages * PAGE, MADV_NOHUGEPAGE); /* the same faults under every rival */
-	phase("fill", fill, pages, false);
-	phase("sequential", check_words, pages * repeat, false);
+	phase("fill", fill, pages, in_order);
+	if (repeat)
+		phase("sequential", check_words, pages * repeat, in_order);
 	if (ops)
-		phase("random", check_words, ops, true);
+		phase("random", check_words, ops, at_random);
+	if (zipf) {
+		zipf_init();
+		phase("zipf", check_words, zipf, by_zipf);
+	}
 	if (compare)
-		phase("compare", check_all, pages, false);
+		phase("compare", check_all, pages, in_order);
 	uint64_t began = now_ns();
 
 	munmap(set, pages * PAGE);
