@@ -301,6 +301,11 @@ tier() { "$SPILLWAY" list --json "$run" | jq -r --arg name "$1" ".tiers[]|select
 @test "a file is not taken away from those that have no other" {
 	hold "--swap file" --swap zswap,size=16M --swap file,size=100M --swap "file:$T/other,size=100M"
 	local pid=$run
+	# More than the pool, on the way to the file, has room for.
+	until [ "$(tier file .stored_bytes)" -gt $((5 << 20)) ]; do
+		kill -0 "$pid"
+		sleep 0.1
+	done
 	run --separate-stderr -125 timeout 60 "$SPILLWAY" swapoff "$pid" file
 	run=$pid
 	echo "$stderr"
