@@ -115,11 +115,10 @@ struct spw_ctl_tier {
  * in. Written by the supervisor, all of it before the id.
  */
 struct spw_ctl_group {
-	uint32_t id;     /* A 0 = free; above all that there were before */
-	uint32_t parent; /* id; 0 = the tree */
-	uint32_t tiers;  /* A mask of tier numbers that it may use, and SPW_CTL_LATER. Bits only go */
-	uint64_t
-		ram_limit_bytes; /* cap of its processes together, those of groups within it too; 0 = none of its own */
+	uint32_t id;              /* A 0 = free; above all that there were before */
+	uint32_t parent;          /* id; 0 = the tree */
+	uint32_t tiers;           /* A mask of tier numbers that it may use, and SPW_CTL_LATER. Bits only go */
+	uint64_t ram_limit_bytes; /* cap of its processes and those of groups within it, together; 0 = none */
 };
 #define SPW_CTL_LATER (1u << 31) /* and what is swapped on later */
 
