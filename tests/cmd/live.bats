@@ -11,8 +11,8 @@ begin() {
 		random.seed(1)
 		n = 10000
 		held = [bytes([i % 251]) * 1300 + random.randbytes(700) + bytes(2000) + i.to_bytes(8, "little") for i in range(n)]
-		open(sys.argv[2], "w").write("x")
 		stop = open(sys.argv[1])
+		open(sys.argv[2], "w").write("x")
 		while not select.select([stop], [], [], 0)[0]:
 		    for i in random.sample(range(n), 200):
 		        assert held[i][-8:] == i.to_bytes(8, "little") and held[i][5] == i % 251

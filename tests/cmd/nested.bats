@@ -182,8 +182,8 @@ build_fill() {
 @test "nothing goes to a file that is denied, through fork, spawn, exec and orphans" {
 	build_fill
 	local tiers=(--swap zswap,size=4M --swap "file:$T/fast,size=100M,priority=5" --swap file,size=100M)
-	# Not narrowed, it is the one that is used.
-	outer --ram 24M "${tiers[@]}" -- '"$S" run -- "$T/fill" alone 40'
+	# So much that it has a while to be seen in. Not narrowed, the fast file is the one that is used.
+	outer --ram 24M "${tiers[@]}" -- '"$S" run -- "$T/fill" alone 96'
 	[ "$(of "$T/fast" .writes)" -gt 0 ]
 	for how in alone fork spawn vfork exec orphan; do
 		mkfifo "$T/$how"
@@ -191,7 +191,7 @@ build_fill() {
 		outer --ram 24M "${tiers[@]}" -- "
 			exec \"\$S\" run --swap file --swap zswap -- bash -c '
 				exec 3<>\"\$T/$how\"
-				\"\$T/fill\" $how 40 >&3 || exit 1
+				\"\$T/fill\" $how 96 >&3 || exit 1
 				[ $how != orphan ] || { read -r status <&3; exit \$status; }'"
 		echo "$how: $(of "$T/fast" .writes) $(of file .writes)"
 		[ "$(of "$T/fast" .writes)" = 0 ]
