@@ -35,7 +35,7 @@
 #define SECOND          1000000000ull
 #define GIVE_UP_NS      (10 * SECOND)
 
-static struct spw_space *sp;
+static struct spw__space *sp;
 static struct spw_work *work, *upkeep;
 static struct spw_tier *file;
 static struct spw_file_shared *shared;
@@ -219,7 +219,7 @@ static void churn(uint64_t target, double length)
 
 static void open_all(const char *path, uint64_t bytes)
 {
-	struct spw_space_config cfg = {.max_clusters = 1u << 17, .max_frames = 1};
+	struct spw__space_config cfg = {.max_clusters = 1u << 17, .max_frames = 1};
 	struct spw_file_layout layout = {.max_bytes = bytes, .encrypt = true, .key = "churn"};
 	int fd = open(path, O_RDWR | O_CREAT | O_DIRECT, 0600);
 	struct spw_file_io io;
@@ -228,11 +228,11 @@ static void open_all(const char *path, uint64_t bytes)
 	uint32_t c;
 
 	must(fd >= 0, path);
-	must(!spw__codec_parse("lz4", &cfg.codec) && !spw_space_create(&cfg, &sp), "space");
-	must(!spw__zswap_create(0, "zswap", POOL_BYTES, 1ull << 30, &ram) && !spw_space_add_tier(sp, ram), "zswap");
+	must(!spw__codec_parse("lz4", &cfg.codec) && !spw__space_create(&cfg, &sp), "space");
+	must(!spw__zswap_create(0, "zswap", POOL_BYTES, 1ull << 30, &ram) && !spw__space_add_tier(sp, ram), "zswap");
 	shared = memory(spw__file_shared_size(bytes));
 	must(!spw__file_shared_init(shared, &layout) && !spw__file_io_open(fd, &io), "file");
-	must(!spw__file_create(1, "file", shared, 0, &io, &file) && !spw_space_add_tier(sp, file), "file");
+	must(!spw__file_create(1, "file", shared, 0, &io, &file) && !spw__space_add_tier(sp, file), "file");
 	must(!spw_work_init(sp, memory(spw_work_size(sp)), &work), "work area");
 	must(!spw_work_init(sp, memory(spw_work_size(sp)), &upkeep), "work area");
 	spw__file_shared_use(shared, &taken, &capacity);
@@ -261,7 +261,7 @@ static void close_all(void)
 
 int main(int argc, char **argv)
 {
-	struct spw_space_stats st;
+	struct spw__space_stats st;
 	uint64_t target;
 
 	must(argc == 6, "usage: churn FILE MIB PERCENT SECONDS SEED");

@@ -21,7 +21,7 @@
 
 #define POLL_NS 10000000u
 
-struct spw_space {
+struct spw__space {
 	uint64_t *table;
 	uint32_t max_leaves, leaves;
 	struct spw_codec codec;
@@ -39,10 +39,10 @@ struct spw_work {
 
 #define WORK_HEAD 64u
 
-int spw_space_create(const struct spw_space_config *cfg, struct spw_space **out)
+int spw__space_create(const struct spw__space_config *cfg, struct spw__space **out)
 {
 	size_t bytes = SPW_PAGE + (size_t)cfg->max_clusters * SPW_PAGE;
-	struct spw_space *sp = spw__plat_reserve(bytes);
+	struct spw__space *sp = spw__plat_reserve(bytes);
 
 	if (!sp)
 		return -ENOMEM;
@@ -54,25 +54,25 @@ int spw_space_create(const struct spw_space_config *cfg, struct spw_space **out)
 	return 0;
 }
 
-void spw_space_destroy(struct spw_space *sp)
+void spw__space_destroy(struct spw__space *sp)
 {
 	spw__plat_release(sp, sp->bytes);
 }
 
 /* One tier of each shape is in use: the last that was added. */
-int spw_space_add_tier(struct spw_space *sp, struct spw_tier *t)
+int spw__space_add_tier(struct spw__space *sp, struct spw_tier *t)
 {
 	sp->tier[t->number] = t;
 	*(t->ops->put ? &sp->ram : &sp->file) = t;
 	return 0;
 }
 
-size_t spw_work_size(const struct spw_space *sp)
+size_t spw_work_size(const struct spw__space *sp)
 {
 	return WORK_HEAD + SPW_PAGE + spw__codec_work_size(&sp->codec);
 }
 
-int spw_work_init(const struct spw_space *sp, void *mem, struct spw_work **out)
+int spw_work_init(const struct spw__space *sp, void *mem, struct spw_work **out)
 {
 	struct spw_work *w = mem;
 
@@ -83,7 +83,7 @@ int spw_work_init(const struct spw_space *sp, void *mem, struct spw_work **out)
 }
 
 /* Nothing is counted. */
-void spw_stats(struct spw_space *sp, struct spw_space_stats *out)
+void spw_stats(struct spw__space *sp, struct spw__space_stats *out)
 {
 	(void)sp;
 	memset(out, 0, sizeof(*out));
@@ -91,7 +91,7 @@ void spw_stats(struct spw_space *sp, struct spw_space_stats *out)
 
 /* ---- leaves of the page table: 512 words, as a cluster is 512 descriptors ---- */
 
-int spw_cluster_take(struct spw_space *sp, uint32_t *leaf)
+int spw_cluster_take(struct spw__space *sp, uint32_t *leaf)
 {
 	if (sp->leaves == sp->max_leaves)
 		return -ENOMEM;
@@ -99,7 +99,7 @@ int spw_cluster_take(struct spw_space *sp, uint32_t *leaf)
 	return 0;
 }
 
-int spw_cluster_give(struct spw_space *sp, uint32_t leaf)
+int spw_cluster_give(struct spw__space *sp, uint32_t leaf)
 {
 	spw__plat_discard(&sp->table[(size_t)leaf * SPW_CLUSTER], SPW_PAGE);
 	sp->leaves--;
@@ -108,12 +108,12 @@ int spw_cluster_give(struct spw_space *sp, uint32_t leaf)
 
 /* ---- pages ---- */
 
-static struct spw_tier *tier_of(const struct spw_space *sp, spw_slot_t s)
+static struct spw_tier *tier_of(const struct spw__space *sp, spw_slot_t s)
 {
 	return sp->tier[spw__slot_tier(s)];
 }
 
-static void let_go(struct spw_space *sp, uint64_t w)
+static void let_go(struct spw__space *sp, uint64_t w)
 {
 	spw_slot_t s = spw__word_slot(w);
 
@@ -121,12 +121,12 @@ static void let_go(struct spw_space *sp, uint64_t w)
 		tier_of(sp, s)->ops->free(tier_of(sp, s), s);
 }
 
-enum spw_kind spw_kind(const struct spw_space *sp, spw_entry_t e)
+enum spw_kind spw_kind(const struct spw__space *sp, spw_entry_t e)
 {
 	return spw__word_kind(spw__word_peek(&sp->table[e.idx]));
 }
 
-int spw_store(struct spw_space *sp, struct spw_work *work, spw_entry_t e, const void *page, uint32_t frame)
+int spw_store(struct spw__space *sp, struct spw_work *work, spw_entry_t e, const void *page, uint32_t frame)
 {
 	struct spw_obj o = {.data = page, .len = SPW_PAGE, .coding = SPW_CODING_RAW};
 	uint64_t *d = &sp->table[e.idx], w;
@@ -152,7 +152,7 @@ int spw_store(struct spw_space *sp, struct spw_work *work, spw_entry_t e, const 
 	return rc;
 }
 
-static int load_file(struct spw_space *sp, struct spw_work *work, spw_entry_t e, uint64_t w, void *page)
+static int load_file(struct spw__space *sp, struct spw_work *work, spw_entry_t e, uint64_t w, void *page)
 {
 	spw_slot_t s = spw__word_slot(w);
 	struct spw_obj o = {.data = work->page, .len = spw__slot_len(s), .coding = (uint8_t)spw__slot_coding(s)};
@@ -163,7 +163,7 @@ static int load_file(struct spw_space *sp, struct spw_work *work, spw_entry_t e,
 	return rc ? rc : spw__codec_restore(work->codec, &o, page);
 }
 
-int spw_load(struct spw_space *sp, struct spw_work *work, spw_entry_t e, void *page, spw_slot_t *where)
+int spw_load(struct spw__space *sp, struct spw_work *work, spw_entry_t e, void *page, spw_slot_t *where)
 {
 	uint64_t *d = &sp->table[e.idx], w = spw__word_peek(d);
 	struct spw_obj o;
@@ -189,7 +189,7 @@ int spw_load(struct spw_space *sp, struct spw_work *work, spw_entry_t e, void *p
 	return rc;
 }
 
-static void free_one(struct spw_space *sp, uint64_t *d)
+static void free_one(struct spw__space *sp, uint64_t *d)
 {
 	uint64_t w;
 
@@ -199,13 +199,13 @@ static void free_one(struct spw_space *sp, uint64_t *d)
 	let_go(sp, w);
 }
 
-void spw_free(struct spw_space *sp, const spw_entry_t *e, unsigned n)
+void spw_free(struct spw__space *sp, const spw_entry_t *e, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++)
 		free_one(sp, &sp->table[e[i].idx]);
 }
 
-void spw_free_range(struct spw_space *sp, spw_entry_t first, unsigned n)
+void spw_free_range(struct spw__space *sp, spw_entry_t first, unsigned n)
 {
 	for (uint64_t *d = &sp->table[first.idx], *end = d + n; d < end; d++)
 		if (spw__word_peek(d))
@@ -215,7 +215,7 @@ void spw_free_range(struct spw_space *sp, spw_entry_t first, unsigned n)
 /* ---- relocation ---- */
 
 /* The object has gone from w's slot to `to`: write the page table's word anew. */
-static void rewrite(struct spw_space *sp, spw_entry_t e, enum spw_kind kind, spw_slot_t to)
+static void rewrite(struct spw__space *sp, spw_entry_t e, enum spw_kind kind, spw_slot_t to)
 {
 	uint64_t w;
 
@@ -225,7 +225,7 @@ static void rewrite(struct spw_space *sp, spw_entry_t e, enum spw_kind kind, spw
 }
 
 /* Write the segment and wait for it. */
-static int flush(struct spw_space *sp, struct spw_segment **g)
+static int flush(struct spw__space *sp, struct spw_segment **g)
 {
 	struct spw_tier *file = sp->file;
 	const struct spw_move *moves;
@@ -245,7 +245,7 @@ static int flush(struct spw_space *sp, struct spw_segment **g)
 	return status;
 }
 
-static int send(struct spw_space *sp, struct spw_segment **g, spw_entry_t e, spw_slot_t from, const struct spw_obj *o)
+static int send(struct spw__space *sp, struct spw_segment **g, spw_entry_t e, spw_slot_t from, const struct spw_obj *o)
 {
 	struct spw_tier *file = sp->file;
 	spw_slot_t to;
@@ -258,7 +258,7 @@ static int send(struct spw_space *sp, struct spw_segment **g, spw_entry_t e, spw
 	return rc;
 }
 
-static int move(struct spw_space *sp, struct spw_work *work, struct spw_segment **g, spw_entry_t e, spw_slot_t from)
+static int move(struct spw__space *sp, struct spw_work *work, struct spw_segment **g, spw_entry_t e, spw_slot_t from)
 {
 	struct spw_obj o = {.data = work->page, .len = spw__slot_len(from), .coding = (uint8_t)spw__slot_coding(from)};
 	struct spw_tier *t = tier_of(sp, from);
@@ -277,7 +277,7 @@ static int move(struct spw_space *sp, struct spw_work *work, struct spw_segment 
 }
 
 /* From RAM to the file or back: every word of the page table is looked at. */
-int spw_drain(struct spw_space *sp, struct spw_work *work, struct spw_tier *t)
+int spw_drain(struct spw__space *sp, struct spw_work *work, struct spw_tier *t)
 {
 	struct spw_segment *g = NULL;
 	int rc = 0;

@@ -75,7 +75,7 @@ static void report(const char *name, struct span took, double ops)
 
 /* ---- what is measured ---- */
 
-static struct spw_space *sp;
+static struct spw__space *sp;
 static struct spw_tier *ram;
 static struct spw_work *work[MAX_THREADS];
 static char (*content)[PAGE];
@@ -93,7 +93,7 @@ static void *memory(size_t bytes)
 static void add_ram(unsigned number)
 {
 	must(!spw__zswap_create(number, "zswap", UINT64_MAX, 8ull << 30, &ram), "zswap");
-	must(!spw_space_add_tier(sp, ram), "zswap");
+	must(!spw__space_add_tier(sp, ram), "zswap");
 }
 
 static void make_contents(const char *kind)
@@ -114,10 +114,10 @@ static void make_contents(const char *kind)
 
 static void make_space(const char *kind)
 {
-	struct spw_space_config cfg = {.max_clusters = 1u << 17, .max_frames = 1};
+	struct spw__space_config cfg = {.max_clusters = 1u << 17, .max_frames = 1};
 
 	must(!spw__codec_parse("lz4", &cfg.codec), "codec");
-	must(!spw_space_create(&cfg, &sp), "space");
+	must(!spw__space_create(&cfg, &sp), "space");
 	add_ram(0);
 	for (unsigned i = 0; i < MAX_THREADS; i++)
 		must(!spw_work_init(sp, memory(spw_work_size(sp)), &work[i]), "work area");
@@ -387,7 +387,7 @@ static struct spw_tier *add_file(unsigned number)
 	memset(disk, 1, FILE_BYTES);
 	must(!spw__file_shared_init(sh, &layout), "file");
 	must(!spw__file_create(number, "file", sh, 0, &io, &file), "file");
-	must(!spw_space_add_tier(sp, file), "file");
+	must(!spw__space_add_tier(sp, file), "file");
 	return file;
 }
 
@@ -459,7 +459,7 @@ static uint64_t kilobytes(const char *path, const char *name)
 
 static void footprint(const char *when)
 {
-	struct spw_space_stats st;
+	struct spw__space_stats st;
 
 	spw_stats(sp, &st);
 	printf("%s-counted %llu\n", when, (unsigned long long)st.metadata_bytes);

@@ -12,12 +12,12 @@
  */
 #include "space/internal.h"
 
-uint64_t spw__frame_leave(struct spw_space *sp, uint64_t w)
+uint64_t spw__frame_leave(struct spw__space *sp, uint64_t w)
 {
 	return __atomic_exchange_n(&sp->frame[spw__word_payload(w)], 0, __ATOMIC_ACQ_REL);
 }
 
-static void touch(struct spw_space *sp, uint32_t frame)
+static void touch(struct spw__space *sp, uint32_t frame)
 {
 	uint32_t seen = SPW__LOAD(sp->frames_touched);
 
@@ -26,7 +26,7 @@ static void touch(struct spw_space *sp, uint32_t frame)
 		;
 }
 
-int spw_cache_add(struct spw_space *sp, spw_entry_t e, uint32_t frame)
+int spw_cache_add(struct spw__space *sp, spw_entry_t e, uint32_t frame)
 {
 	uint64_t w, count, backing, nobody = 0;
 
@@ -53,7 +53,7 @@ int spw_cache_add(struct spw_space *sp, spw_entry_t e, uint32_t frame)
 	return 0;
 }
 
-int spw_cache_get(struct spw_space *sp, spw_entry_t e, uint32_t *frame)
+int spw_cache_get(struct spw__space *sp, spw_entry_t e, uint32_t *frame)
 {
 	uint64_t w = spw__peek(sp, e);
 
@@ -63,7 +63,7 @@ int spw_cache_get(struct spw_space *sp, spw_entry_t e, uint32_t *frame)
 	return 0;
 }
 
-int spw_cache_del(struct spw_space *sp, spw_entry_t e, uint32_t frame, bool keep)
+int spw_cache_del(struct spw__space *sp, spw_entry_t e, uint32_t frame, bool keep)
 {
 	uint64_t w, backing;
 

@@ -14,12 +14,12 @@
 
 #define IN_TABLE_PAGE (SPW_PAGE / sizeof(struct spw__cluster))
 
-static uint64_t *descriptors(struct spw_space *sp, uint32_t c)
+static uint64_t *descriptors(struct spw__space *sp, uint32_t c)
 {
 	return &sp->desc[(size_t)c * SPW_CLUSTER];
 }
 
-static void push(struct spw_space *sp, uint32_t *head, uint32_t c)
+static void push(struct spw__space *sp, uint32_t *head, uint32_t c)
 {
 	struct spw__cluster *r = &sp->table[c];
 
@@ -30,7 +30,7 @@ static void push(struct spw_space *sp, uint32_t *head, uint32_t c)
 	*head = c + 1;
 }
 
-static void unlink_from(struct spw_space *sp, uint32_t *head, uint32_t c)
+static void unlink_from(struct spw__space *sp, uint32_t *head, uint32_t c)
 {
 	struct spw__cluster *r = &sp->table[c];
 
@@ -42,7 +42,7 @@ static void unlink_from(struct spw_space *sp, uint32_t *head, uint32_t c)
 		*head = r->next;
 }
 
-static void set_partial(struct spw_space *sp, uint32_t c, bool partial)
+static void set_partial(struct spw__space *sp, uint32_t c, bool partial)
 {
 	if (sp->table[c].partial == partial)
 		return;
@@ -54,7 +54,7 @@ static void set_partial(struct spw_space *sp, uint32_t c, bool partial)
 }
 
 /* A cluster number with a committed page of FREE descriptors. Under the cluster lock. */
-static int acquire(struct spw_space *sp, uint8_t state, uint32_t *out)
+static int acquire(struct spw__space *sp, uint8_t state, uint32_t *out)
 {
 	uint32_t c = sp->free_clusters ? sp->free_clusters - 1 : sp->ever;
 
@@ -77,7 +77,7 @@ static int acquire(struct spw_space *sp, uint8_t state, uint32_t *out)
 }
 
 /* The way back. All entries are FREE; the number is nobody's until the page is gone. Takes the lock away. */
-static void release_and_unlock(struct spw_space *sp, uint32_t c)
+static void release_and_unlock(struct spw__space *sp, uint32_t c)
 {
 	uint8_t state = sp->table[c].state;
 
@@ -98,7 +98,7 @@ static void release_and_unlock(struct spw_space *sp, uint32_t c)
 	spw__spin_unlock(&sp->lock);
 }
 
-void spw__cluster_touched(struct spw_space *sp, uint32_t c)
+void spw__cluster_touched(struct spw__space *sp, uint32_t c)
 {
 	spw__spin_lock(&sp->lock);
 	if (sp->table[c].state == SPW__CLUSTER_NONE)
@@ -106,7 +106,7 @@ void spw__cluster_touched(struct spw_space *sp, uint32_t c)
 	spw__spin_unlock(&sp->lock);
 }
 
-int spw_cluster_take(struct spw_space *sp, uint32_t *cluster)
+int spw_cluster_take(struct spw__space *sp, uint32_t *cluster)
 {
 	int rc;
 
@@ -116,7 +116,7 @@ int spw_cluster_take(struct spw_space *sp, uint32_t *cluster)
 	return rc;
 }
 
-int spw_cluster_give(struct spw_space *sp, uint32_t cluster)
+int spw_cluster_give(struct spw__space *sp, uint32_t cluster)
 {
 	if (__atomic_load_n(&sp->table[cluster].live, __ATOMIC_ACQUIRE))
 		return -EBUSY;
@@ -125,7 +125,7 @@ int spw_cluster_give(struct spw_space *sp, uint32_t cluster)
 	return 0;
 }
 
-static bool taken(const struct spw_space *sp, uint32_t c)
+static bool taken(const struct spw__space *sp, uint32_t c)
 {
 	return __atomic_load_n(&sp->table[c].state, __ATOMIC_RELAXED) >= SPW__CLUSTER_TAKEN;
 }
@@ -133,7 +133,7 @@ static bool taken(const struct spw_space *sp, uint32_t c)
 #define ALL_TIERS ((1u << SPW_MAX_TIERS) - 1)
 
 /* A tier once denied is never allowed again, so two that narrow at the same time both get their way. */
-int spw_allow(struct spw_space *sp, uint32_t tiers)
+int spw_allow(struct spw__space *sp, uint32_t tiers)
 {
 	if (tiers & ~ALL_TIERS)
 		return -EINVAL;
@@ -143,7 +143,7 @@ int spw_allow(struct spw_space *sp, uint32_t tiers)
 	return 0;
 }
 
-int spw_cluster_allow(struct spw_space *sp, uint32_t cluster, uint32_t tiers)
+int spw_cluster_allow(struct spw__space *sp, uint32_t cluster, uint32_t tiers)
 {
 	uint16_t *denied = &sp->table[cluster].denied;
 
@@ -155,12 +155,12 @@ int spw_cluster_allow(struct spw_space *sp, uint32_t cluster, uint32_t tiers)
 	return 0;
 }
 
-bool spw__lock_owned(struct spw_space *sp, spw_entry_t e, uint64_t *w)
+bool spw__lock_owned(struct spw__space *sp, spw_entry_t e, uint64_t *w)
 {
 	return spw__entry_valid(sp, e) && spw__word_lock(&sp->desc[e.idx], taken(sp, spw__cluster_of(e)), w);
 }
 
-void spw__cluster_live(struct spw_space *sp, uint32_t c)
+void spw__cluster_live(struct spw__space *sp, uint32_t c)
 {
 	struct spw__cluster *r = &sp->table[c];
 
@@ -170,7 +170,7 @@ void spw__cluster_live(struct spw_space *sp, uint32_t c)
 		SPW__ADD(sp->touched, 1);
 }
 
-void spw__cluster_dead(struct spw_space *sp, uint32_t c, unsigned n)
+void spw__cluster_dead(struct spw__space *sp, uint32_t c, unsigned n)
 {
 	struct spw__cluster *r = &sp->table[c];
 
@@ -191,7 +191,7 @@ void spw__cluster_dead(struct spw_space *sp, uint32_t c, unsigned n)
 }
 
 /* Up to n entries of SHARED cluster c, in order from its cursor. Under the cluster lock. */
-static unsigned alloc_from(struct spw_space *sp, uint32_t c, spw_entry_t *e, unsigned n)
+static unsigned alloc_from(struct spw__space *sp, uint32_t c, spw_entry_t *e, unsigned n)
 {
 	uint64_t word = spw__word(SPW_SAME, 0) | SPW__COUNT_ONE;
 	struct spw__cluster *r = &sp->table[c];
@@ -216,7 +216,7 @@ static unsigned alloc_from(struct spw_space *sp, uint32_t c, spw_entry_t *e, uns
 	return got;
 }
 
-int spw_alloc(struct spw_space *sp, spw_entry_t *e, unsigned n)
+int spw_alloc(struct spw__space *sp, spw_entry_t *e, unsigned n)
 {
 	unsigned got = 0;
 	int rc = 0;

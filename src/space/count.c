@@ -12,13 +12,13 @@
 
 #define INLINE_AGAIN 7u
 
-static uint64_t *overflow_page(struct spw_space *sp, uint32_t c)
+static uint64_t *overflow_page(struct spw__space *sp, uint32_t c)
 {
 	return &sp->overflow[(size_t)c * SPW_CLUSTER];
 }
 
 /* A locked entry begins to need the overflow page of its cluster. */
-static int overflow_enter(struct spw_space *sp, spw_entry_t e)
+static int overflow_enter(struct spw__space *sp, spw_entry_t e)
 {
 	uint32_t c = spw__cluster_of(e);
 	int rc = 0;
@@ -35,7 +35,7 @@ static int overflow_enter(struct spw_space *sp, spw_entry_t e)
 	return rc ? -ENOMEM : 0;
 }
 
-static void overflow_leave(struct spw_space *sp, spw_entry_t e)
+static void overflow_leave(struct spw__space *sp, spw_entry_t e)
 {
 	uint32_t c = spw__cluster_of(e);
 
@@ -47,7 +47,7 @@ static void overflow_leave(struct spw_space *sp, spw_entry_t e)
 	spw__spin_unlock(&sp->lock);
 }
 
-int spw__hold(struct spw_space *sp, spw_entry_t e, uint64_t *w)
+int spw__hold(struct spw__space *sp, spw_entry_t e, uint64_t *w)
 {
 	if (spw__word_count(*w) == SPW__COUNT_TABLE) {
 		sp->overflow[e.idx]++;
@@ -62,7 +62,7 @@ int spw__hold(struct spw_space *sp, spw_entry_t e, uint64_t *w)
 	return 0;
 }
 
-static int dup_one(struct spw_space *sp, spw_entry_t e)
+static int dup_one(struct spw__space *sp, spw_entry_t e)
 {
 	uint64_t w;
 	int rc;
@@ -75,7 +75,7 @@ static int dup_one(struct spw_space *sp, spw_entry_t e)
 }
 
 /* One holder fewer of a locked entry that has others. Returns its new word. */
-static uint64_t drop_holder(struct spw_space *sp, spw_entry_t e, uint64_t w)
+static uint64_t drop_holder(struct spw__space *sp, spw_entry_t e, uint64_t w)
 {
 	if (spw__word_count(w) != SPW__COUNT_TABLE)
 		return w - SPW__COUNT_ONE;
@@ -86,7 +86,7 @@ static uint64_t drop_holder(struct spw_space *sp, spw_entry_t e, uint64_t w)
 }
 
 /* Returns 1 if the entry is FREE by this, for the caller to tell its cluster; else 0. */
-static unsigned free_one(struct spw_space *sp, spw_entry_t e)
+static unsigned free_one(struct spw__space *sp, spw_entry_t e)
 {
 	uint64_t w, backing;
 
@@ -101,7 +101,7 @@ static unsigned free_one(struct spw_space *sp, spw_entry_t e)
 	return 1;
 }
 
-int spw_dup(struct spw_space *sp, const spw_entry_t *e, unsigned n)
+int spw_dup(struct spw__space *sp, const spw_entry_t *e, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
 		int rc = dup_one(sp, e[i]);
@@ -114,7 +114,7 @@ int spw_dup(struct spw_space *sp, const spw_entry_t *e, unsigned n)
 	return 0;
 }
 
-void spw_free(struct spw_space *sp, const spw_entry_t *e, unsigned n)
+void spw_free(struct spw__space *sp, const spw_entry_t *e, unsigned n)
 {
 	unsigned freed = 0;
 
@@ -127,7 +127,7 @@ void spw_free(struct spw_space *sp, const spw_entry_t *e, unsigned n)
 	}
 }
 
-void spw_free_range(struct spw_space *sp, spw_entry_t first, unsigned n)
+void spw_free_range(struct spw__space *sp, spw_entry_t first, unsigned n)
 {
 	uint64_t end = (uint64_t)first.idx + n, ever = __atomic_load_n(&sp->ever, __ATOMIC_ACQUIRE);
 
@@ -147,7 +147,7 @@ void spw_free_range(struct spw_space *sp, spw_entry_t first, unsigned n)
 	}
 }
 
-uint32_t spw_count(struct spw_space *sp, spw_entry_t e)
+uint32_t spw_count(struct spw__space *sp, spw_entry_t e)
 {
 	uint64_t w = spw__peek(sp, e);
 	uint32_t n;

@@ -19,7 +19,7 @@
 #define IDLE_PASSES 1000u     /* that find nothing to move on a tier that is not empty */
 #define STEP        4096u
 
-static int drain_one(struct spw_space *sp, struct spw_work *work, struct spw__outbox *box, spw_entry_t e, spw_slot_t s)
+static int drain_one(struct spw__space *sp, struct spw_work *work, struct spw__outbox *box, spw_entry_t e, spw_slot_t s)
 {
 	struct spw_obj o = {.data = work->page, .len = spw__slot_len(s), .coding = (uint8_t)spw__slot_coding(s)};
 	struct spw_tier *t = spw__tier_of(sp, s);
@@ -49,7 +49,7 @@ static bool may_be_on(uint64_t w, const struct spw_tier *t)
 }
 
 /* Where the bytes of e are on tier t, if they are and no move has them. */
-static bool on_tier(struct spw_space *sp, spw_entry_t e, const struct spw_tier *t, spw_slot_t *s)
+static bool on_tier(struct spw__space *sp, spw_entry_t e, const struct spw_tier *t, spw_slot_t *s)
 {
 	uint64_t w, where;
 
@@ -69,13 +69,13 @@ static uint64_t pages_on(struct spw_tier *t)
 	return st.pages;
 }
 
-static bool empty(const struct spw_space *sp, struct spw_tier *t)
+static bool empty(const struct spw__space *sp, struct spw_tier *t)
 {
 	return !sp->under_move[t->number] && !pages_on(t);
 }
 
 /* A rescue has found that all that is there cannot be read. It is not read again as long as nothing comes to it. */
-static bool all_lost(const struct spw_space *sp, struct spw_tier *t)
+static bool all_lost(const struct spw__space *sp, struct spw_tier *t)
 {
 	const struct spw__drain *d = &sp->drain[t->number];
 
@@ -88,7 +88,8 @@ static bool unreadable(int rc)
 }
 
 /* Look at one entry. 1: its object was moved or sent on its way, 0: nothing to move, or -errno. */
-static int look(struct spw_space *sp, struct spw_work *work, struct spw__outbox *box, struct spw_tier *t, spw_entry_t e)
+static int look(struct spw__space *sp, struct spw_work *work, struct spw__outbox *box, struct spw_tier *t,
+		spw_entry_t e)
 {
 	spw_slot_t s, still;
 	int rc;
@@ -104,7 +105,7 @@ static int look(struct spw_space *sp, struct spw_work *work, struct spw__outbox 
 }
 
 /* The next entry after i to look at: one whose word does not say no, or the first of a cluster. */
-static uint32_t after(const struct spw_space *sp, const struct spw_tier *t, uint32_t i)
+static uint32_t after(const struct spw__space *sp, const struct spw_tier *t, uint32_t i)
 {
 	do
 		i++;
@@ -116,7 +117,7 @@ static uint32_t after(const struct spw_space *sp, const struct spw_tier *t, uint
  * Go on with the pass. 0: it is at its end; SPW_DRAIN_MORE: it has done its `max`; SPW_DRAIN_WAITS: no buffer is free;
  * -ECANCELED; of a rescue, -ENOSPC or -ENOMEM: there is no room for the object that it has come to.
  */
-static int scan(struct spw_space *sp, struct spw_work *work, struct spw_tier *t, unsigned max)
+static int scan(struct spw__space *sp, struct spw_work *work, struct spw_tier *t, unsigned max)
 {
 	uint64_t end = (uint64_t)__atomic_load_n(&sp->ever, __ATOMIC_ACQUIRE) * SPW_CLUSTER;
 	struct spw__drain *d = &sp->drain[t->number];
@@ -160,7 +161,7 @@ static int scan(struct spw_space *sp, struct spw_work *work, struct spw_tier *t,
 }
 
 /* A pass is at its end: is there need, and hope, for another one? */
-static int judge(struct spw_space *sp, struct spw_tier *t)
+static int judge(struct spw__space *sp, struct spw_tier *t)
 {
 	struct spw__drain *d = &sp->drain[t->number], pass = *d;
 
@@ -185,24 +186,24 @@ static int judge(struct spw_space *sp, struct spw_tier *t)
 	return SPW_DRAIN_MORE;
 }
 
-void spw_drain_begin(struct spw_space *sp, struct spw_tier *t)
+void spw_drain_begin(struct spw__space *sp, struct spw_tier *t)
 {
 	sp->drain[t->number] = (struct spw__drain){0};
 	__atomic_fetch_or(&sp->draining, 1u << t->number, __ATOMIC_SEQ_CST);
 }
 
-void spw_drain_rescue(struct spw_space *sp, struct spw_tier *t)
+void spw_drain_rescue(struct spw__space *sp, struct spw_tier *t)
 {
 	spw_drain_begin(sp, t);
 	sp->drain[t->number].rescue = true;
 }
 
-void spw_drain_cancel(struct spw_space *sp, struct spw_tier *t)
+void spw_drain_cancel(struct spw__space *sp, struct spw_tier *t)
 {
 	__atomic_fetch_and(&sp->draining, ~(1u << t->number), __ATOMIC_SEQ_CST);
 }
 
-int spw_drain_step(struct spw_space *sp, struct spw_work *work, struct spw_tier *t, unsigned max)
+int spw_drain_step(struct spw__space *sp, struct spw_work *work, struct spw_tier *t, unsigned max)
 {
 	int rc;
 
@@ -216,7 +217,7 @@ int spw_drain_step(struct spw_space *sp, struct spw_work *work, struct spw_tier 
 	return rc ? rc : judge(sp, t);
 }
 
-int spw_drain(struct spw_space *sp, struct spw_work *work, struct spw_tier *t)
+int spw_drain(struct spw__space *sp, struct spw_work *work, struct spw_tier *t)
 {
 	int rc;
 
@@ -226,7 +227,7 @@ int spw_drain(struct spw_space *sp, struct spw_work *work, struct spw_tier *t)
 	return rc;
 }
 
-int spw_space_remove_tier(struct spw_space *sp, struct spw_tier *t)
+int spw__space_remove_tier(struct spw__space *sp, struct spw_tier *t)
 {
 	struct spw_tier **at = sp->order;
 

@@ -9,7 +9,7 @@
  */
 #include "space/internal.h"
 
-int spw_fork_prepare(struct spw_space *sp, unsigned child)
+int spw_fork_prepare(struct spw__space *sp, unsigned child)
 {
 	for (struct spw_tier **t = sp->order; *t; t++) {
 		int rc = (*t)->ops->fork_prepare ? (*t)->ops->fork_prepare(*t, child) : 0;
@@ -24,7 +24,7 @@ int spw_fork_prepare(struct spw_space *sp, unsigned child)
 	return 0;
 }
 
-void spw_fork_failed(struct spw_space *sp, unsigned child)
+void spw_fork_failed(struct spw__space *sp, unsigned child)
 {
 	for (struct spw_tier **t = sp->order; *t; t++)
 		if ((*t)->ops->fork_failed)
@@ -32,7 +32,7 @@ void spw_fork_failed(struct spw_space *sp, unsigned child)
 }
 
 /* Nor does any thread come along that would unlock an entry: the parent may load pages while it forks. */
-static void settle(struct spw_space *sp, uint32_t c)
+static void settle(struct spw__space *sp, uint32_t c)
 {
 	for (unsigned i = 0; i < SPW_CLUSTER; i++) {
 		uint64_t *d = &sp->desc[(size_t)c * SPW_CLUSTER + i], w = *d;
@@ -46,7 +46,7 @@ static void settle(struct spw_space *sp, uint32_t c)
 	}
 }
 
-void spw_fork_child(struct spw_space *sp, unsigned child)
+void spw_fork_child(struct spw__space *sp, unsigned child)
 {
 	for (struct spw_tier **t = sp->order; *t; t++)
 		if ((*t)->ops->fork_child)

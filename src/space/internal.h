@@ -52,7 +52,7 @@ struct spw__drain {
 	uint64_t left; /* of a rescue that is at its end: objects, all unreadable; else 0 */
 };
 
-struct spw_space {
+struct spw__space {
 	/* Written by create, add_tier and remove_tier only. */
 	uint64_t *desc;
 	struct spw__cluster *table;
@@ -109,12 +109,12 @@ static inline uint32_t spw__cluster_of(spw_entry_t e)
 	return e.idx / SPW_CLUSTER;
 }
 
-static inline bool spw__entry_valid(const struct spw_space *sp, spw_entry_t e)
+static inline bool spw__entry_valid(const struct spw__space *sp, spw_entry_t e)
 {
 	return spw__cluster_of(e) < sp->max_clusters;
 }
 
-static inline struct spw__shard *spw__shard(struct spw_space *sp, spw_entry_t e)
+static inline struct spw__shard *spw__shard(struct spw__space *sp, spw_entry_t e)
 {
 	return &sp->shard[spw__cluster_of(e) % SPW__SHARDS];
 }
@@ -124,45 +124,45 @@ static inline bool spw__is_batch(const struct spw_tier *t)
 	return t->ops->begin != NULL;
 }
 
-static inline bool spw__draining(const struct spw_space *sp, const struct spw_tier *t)
+static inline bool spw__draining(const struct spw__space *sp, const struct spw_tier *t)
 {
 	return SPW__LOAD(sp->draining) & 1u << t->number;
 }
 
 /* The tiers that no entry may be put on. */
-static inline uint32_t spw__shut(const struct spw_space *sp)
+static inline uint32_t spw__shut(const struct spw__space *sp)
 {
 	return SPW__LOAD(sp->draining) | SPW__LOAD(sp->denied);
 }
 
 /* The tiers that e may not be put on. Certain while e is locked, and of use to guess by while it is not. */
-static inline uint32_t spw__shut_to(const struct spw_space *sp, spw_entry_t e)
+static inline uint32_t spw__shut_to(const struct spw__space *sp, spw_entry_t e)
 {
 	return spw__shut(sp) | SPW__LOAD(sp->table[spw__cluster_of(e)].denied);
 }
 
-static inline struct spw_tier *spw__tier_of(const struct spw_space *sp, spw_slot_t s)
+static inline struct spw_tier *spw__tier_of(const struct spw__space *sp, spw_slot_t s)
 {
 	return sp->tier[spw__slot_tier(s)];
 }
 
-static inline void spw__slot_free(struct spw_space *sp, spw_slot_t s)
+static inline void spw__slot_free(struct spw__space *sp, spw_slot_t s)
 {
 	struct spw_tier *t = spw__tier_of(sp, s);
 
 	t->ops->free(t, s);
 }
 
-static inline uint64_t spw__peek(const struct spw_space *sp, spw_entry_t e)
+static inline uint64_t spw__peek(const struct spw__space *sp, spw_entry_t e)
 {
 	return spw__entry_valid(sp, e) ? spw__word_peek(&sp->desc[e.idx]) : 0;
 }
 
 /* cluster.c: the descriptors were touched, when they may have been given back already. */
-void __attribute__((cold)) spw__cluster_touched(struct spw_space *sp, uint32_t cluster);
+void __attribute__((cold)) spw__cluster_touched(struct spw__space *sp, uint32_t cluster);
 
 /* Lock a live entry; false if it is FREE. */
-static inline bool spw__lock(struct spw_space *sp, spw_entry_t e, uint64_t *w)
+static inline bool spw__lock(struct spw__space *sp, spw_entry_t e, uint64_t *w)
 {
 	if (!spw__entry_valid(sp, e))
 		return false;
@@ -173,13 +173,13 @@ static inline bool spw__lock(struct spw_space *sp, spw_entry_t e, uint64_t *w)
 	return false;
 }
 
-static inline void spw__unlock(struct spw_space *sp, spw_entry_t e, uint64_t w)
+static inline void spw__unlock(struct spw__space *sp, spw_entry_t e, uint64_t w)
 {
 	spw__word_unlock(&sp->desc[e.idx], w);
 }
 
 /* Unlock a word that may have changed its kind from `was`. */
-static inline void spw__publish(struct spw_space *sp, spw_entry_t e, uint64_t was, uint64_t w)
+static inline void spw__publish(struct spw__space *sp, spw_entry_t e, uint64_t was, uint64_t w)
 {
 	if (spw__word_kind(was) != spw__word_kind(w)) {
 		struct spw__shard *s = spw__shard(sp, e);
@@ -191,13 +191,13 @@ static inline void spw__publish(struct spw_space *sp, spw_entry_t e, uint64_t wa
 }
 
 /* The word that says where the bytes of a locked entry are: its own, or the one its frame keeps. */
-static inline uint64_t spw__where(const struct spw_space *sp, uint64_t w)
+static inline uint64_t spw__where(const struct spw__space *sp, uint64_t w)
 {
 	return spw__word_kind(w) == SPW_FRAME ? SPW__LOAD(sp->frame[spw__word_payload(w)]) : w;
 }
 
 /* The bytes of a locked entry are now at `backing`. Returns the entry's new word. */
-static inline uint64_t spw__rebase(struct spw_space *sp, uint64_t w, uint64_t backing)
+static inline uint64_t spw__rebase(struct spw__space *sp, uint64_t w, uint64_t backing)
 {
 	if (spw__word_kind(w) != SPW_FRAME)
 		return backing | (w & SPW__COUNT_MASK);
@@ -206,40 +206,40 @@ static inline uint64_t spw__rebase(struct spw_space *sp, uint64_t w, uint64_t ba
 }
 
 /* cluster.c: n entries of the cluster come to life (before they are seen) or have become FREE (after). */
-void spw__cluster_live(struct spw_space *sp, uint32_t cluster);
-void spw__cluster_dead(struct spw_space *sp, uint32_t cluster, unsigned n);
+void spw__cluster_live(struct spw__space *sp, uint32_t cluster);
+void spw__cluster_dead(struct spw__space *sp, uint32_t cluster, unsigned n);
 /* Lock an entry that may be FREE if its cluster is taken. */
-bool spw__lock_owned(struct spw_space *sp, spw_entry_t e, uint64_t *w);
+bool spw__lock_owned(struct spw__space *sp, spw_entry_t e, uint64_t *w);
 
 /* cache.c: the frame of a locked FRAME word is nobody's from now on. Returns the backing word that it kept. */
-uint64_t spw__frame_leave(struct spw_space *sp, uint64_t w);
+uint64_t spw__frame_leave(struct spw__space *sp, uint64_t w);
 
 /* store.c */
 /* Entry locked. Put its object into the first RAM tier that it may go to and that has room. */
-int spw__put(struct spw_space *sp, spw_entry_t e, const struct spw_obj *o, spw_slot_t *out);
+int spw__put(struct spw__space *sp, spw_entry_t e, const struct spw_obj *o, spw_slot_t *out);
 /*
  * Unlock with a new word that no longer refers to the bytes at `backing`, and let them go: free their storage, or if
  * a move holds them leave it to the completion.
  */
-void spw__replace(struct spw_space *sp, spw_entry_t e, uint64_t was, uint64_t w, uint64_t backing);
+void spw__replace(struct spw__space *sp, spw_entry_t e, uint64_t was, uint64_t w, uint64_t backing);
 
 /* count.c: one holder more of a locked entry, whose word changes by it. 0, -ENOMEM. */
-int spw__hold(struct spw_space *sp, spw_entry_t e, uint64_t *w);
+int spw__hold(struct spw__space *sp, spw_entry_t e, uint64_t *w);
 
 /* twin.c. The object's fingerprint is `print`. */
 /* Another entry than e that holds the very object o in a RAM tier. False: none is known. *twin may change at once. */
-bool spw__twin_find(struct spw_space *sp, spw_entry_t e, const struct spw_obj *o, uint64_t print, spw_entry_t *twin);
+bool spw__twin_find(struct spw__space *sp, spw_entry_t e, const struct spw_obj *o, uint64_t print, spw_entry_t *twin);
 /* Remember that e holds it. */
-void spw__twin_note(struct spw_space *sp, spw_entry_t e, uint64_t print);
+void spw__twin_note(struct spw__space *sp, spw_entry_t e, uint64_t print);
 
 /* orphan.c */
 /* Room for one more move in flight, before it starts. 0, -ENOMEM, -EAGAIN: too many in flight. */
-int spw__orphan_reserve(struct spw_space *sp);
+int spw__orphan_reserve(struct spw__space *sp);
 /* Entry locked. */
-void spw__orphan_add(struct spw_space *sp, spw_slot_t s);
-void spw__orphan_remove(struct spw_space *sp, spw_slot_t s);
+void spw__orphan_add(struct spw__space *sp, spw_slot_t s);
+void spw__orphan_remove(struct spw__space *sp, spw_slot_t s);
 /* Give the list's memory back if no move is in flight. */
-void spw__orphan_trim(struct spw_space *sp);
+void spw__orphan_trim(struct spw__space *sp);
 
 /* move.c */
 /* What is being sent to one tier. */
@@ -253,11 +253,11 @@ struct spw__outbox {
 	struct spw__batch batch[SPW_MAX_TIERS + 1];
 };
 /* The object as it is at s, for a locked entry of a RAM tier. */
-struct spw_obj spw__mapped(struct spw_space *sp, spw_slot_t s);
+struct spw_obj spw__mapped(struct spw__space *sp, spw_slot_t s);
 /* Move e from `from` into RAM tier t (NULL: any). obj NULL: from is on a RAM tier. 1, 0: e changed, -errno. */
-int spw__relocate(struct spw_space *sp, struct spw_tier *t, spw_entry_t e, spw_slot_t from, const struct spw_obj *obj);
+int spw__relocate(struct spw__space *sp, struct spw_tier *t, spw_entry_t e, spw_slot_t from, const struct spw_obj *obj);
 /* Add e's object to the first batch that it may go by. 1, 0: e changed, -ENODEV: it may go nowhere, -errno. */
-int spw__send(struct spw_space *sp, struct spw__outbox *o, spw_entry_t e, spw_slot_t from, const struct spw_obj *obj);
+int spw__send(struct spw__space *sp, struct spw__outbox *o, spw_entry_t e, spw_slot_t from, const struct spw_obj *obj);
 void spw__submit(struct spw__outbox *o);
 
 #endif

@@ -14,7 +14,7 @@
 #define HINTS       512u /* objects of a block that are asked for at a time */
 #define IDLE_BLOCKS 32u  /* blocks without anything to send before writeback leaves it at that */
 
-struct spw_obj spw__mapped(struct spw_space *sp, spw_slot_t s)
+struct spw_obj spw__mapped(struct spw__space *sp, spw_slot_t s)
 {
 	struct spw_tier *t = spw__tier_of(sp, s);
 
@@ -22,14 +22,14 @@ struct spw_obj spw__mapped(struct spw_space *sp, spw_slot_t s)
 		.data = t->ops->map(t, s), .len = spw__slot_len(s), .coding = (uint8_t)spw__slot_coding(s)};
 }
 
-static void begun(struct spw_space *sp, spw_slot_t from, spw_slot_t to)
+static void begun(struct spw__space *sp, spw_slot_t from, spw_slot_t to)
 {
 	SPW__ADD(sp->in_flight, 1);
 	sp->under_move[spw__slot_tier(from)]++;
 	sp->under_move[spw__slot_tier(to)]++;
 }
 
-static void ended(struct spw_space *sp, spw_slot_t from, spw_slot_t to)
+static void ended(struct spw__space *sp, spw_slot_t from, spw_slot_t to)
 {
 	sp->under_move[spw__slot_tier(from)]--;
 	sp->under_move[spw__slot_tier(to)]--;
@@ -37,7 +37,7 @@ static void ended(struct spw_space *sp, spw_slot_t from, spw_slot_t to)
 }
 
 /* Lock e if its bytes are at s and no move of them is in flight, or if one is. */
-static bool lock_at(struct spw_space *sp, spw_entry_t e, spw_slot_t s, bool moving, uint64_t *w)
+static bool lock_at(struct spw__space *sp, spw_entry_t e, spw_slot_t s, bool moving, uint64_t *w)
 {
 	if (!spw__lock(sp, e, w))
 		return false;
@@ -47,7 +47,7 @@ static bool lock_at(struct spw_space *sp, spw_entry_t e, spw_slot_t s, bool movi
 	return false;
 }
 
-int spw__relocate(struct spw_space *sp, struct spw_tier *t, spw_entry_t e, spw_slot_t from, const struct spw_obj *obj)
+int spw__relocate(struct spw__space *sp, struct spw_tier *t, spw_entry_t e, spw_slot_t from, const struct spw_obj *obj)
 {
 	struct spw_obj mapped;
 	spw_slot_t to;
@@ -73,7 +73,7 @@ int spw__relocate(struct spw_space *sp, struct spw_tier *t, spw_entry_t e, spw_s
 }
 
 /* A segment of the first tier with room that is not shut, of n of equal priority. They take turns. */
-static int open_in_turn(struct spw_space *sp, struct spw__batch *b, uint32_t shut, struct spw_tier *const *t,
+static int open_in_turn(struct spw__space *sp, struct spw__batch *b, uint32_t shut, struct spw_tier *const *t,
 			unsigned n)
 {
 	unsigned turn = SPW__LOAD(sp->turn);
@@ -98,7 +98,7 @@ static int open_in_turn(struct spw_space *sp, struct spw__batch *b, uint32_t shu
 }
 
 /* A segment of the batch's tier, or, if it has none yet, of the first batch tier with room that is not shut. */
-static int open_segment(struct spw_space *sp, struct spw__batch *b, uint32_t shut)
+static int open_segment(struct spw__space *sp, struct spw__batch *b, uint32_t shut)
 {
 	int rc = -ENODEV;
 
@@ -129,7 +129,7 @@ void spw__submit(struct spw__outbox *o)
 }
 
 /* Whether a locked entry may go by the batch. What is on a tier already may move about there. */
-static bool admits(const struct spw_space *sp, const struct spw__batch *b, spw_entry_t e, spw_slot_t from)
+static bool admits(const struct spw__space *sp, const struct spw__batch *b, spw_entry_t e, spw_slot_t from)
 {
 	unsigned to = b->tier->number;
 
@@ -140,7 +140,7 @@ static bool admits(const struct spw_space *sp, const struct spw__batch *b, spw_e
  * Send the object with the others of the batch, of a tier that is not shut if it has none yet: 1, 0 (it is elsewhere by
  * now), -EFBIG (submit them first), -EPERM (it may not go by it) or -errno.
  */
-static int send_along(struct spw_space *sp, struct spw__batch *b, uint32_t shut, spw_entry_t e, spw_slot_t from,
+static int send_along(struct spw__space *sp, struct spw__batch *b, uint32_t shut, spw_entry_t e, spw_slot_t from,
 		      const struct spw_obj *obj)
 {
 	struct spw_obj o;
@@ -172,7 +172,7 @@ static int send_along(struct spw_space *sp, struct spw__batch *b, uint32_t shut,
 }
 
 /* The same, submitting as needed. */
-static int send_by(struct spw_space *sp, struct spw__batch *b, uint32_t shut, spw_entry_t e, spw_slot_t from,
+static int send_by(struct spw__space *sp, struct spw__batch *b, uint32_t shut, spw_entry_t e, spw_slot_t from,
 		   const struct spw_obj *obj)
 {
 	int rc;
@@ -182,7 +182,7 @@ static int send_by(struct spw_space *sp, struct spw__batch *b, uint32_t shut, sp
 	return rc;
 }
 
-int spw__send(struct spw_space *sp, struct spw__outbox *o, spw_entry_t e, spw_slot_t from, const struct spw_obj *obj)
+int spw__send(struct spw__space *sp, struct spw__outbox *o, spw_entry_t e, spw_slot_t from, const struct spw_obj *obj)
 {
 	/* The first batch is the one that most can go by. Each refuses e by its tier, so there are never more than tiers. */
 	int rc = send_by(sp, o->batch, spw__shut(sp), e, from, obj);
@@ -192,7 +192,7 @@ int spw__send(struct spw_space *sp, struct spw__outbox *o, spw_entry_t e, spw_sl
 	return rc;
 }
 
-static void complete(struct spw_space *sp, const struct spw_move *m, int status)
+static void complete(struct spw__space *sp, const struct spw_move *m, int status)
 {
 	bool from_ram = !spw__is_batch(spw__tier_of(sp, m->from));
 	uint64_t w;
@@ -218,7 +218,7 @@ static void complete(struct spw_space *sp, const struct spw_move *m, int status)
 }
 
 /* Finish every completed segment of t; wait for the first of them up to wait_ns. */
-static int poll_tier(struct spw_space *sp, struct spw_tier *t, uint64_t wait_ns)
+static int poll_tier(struct spw__space *sp, struct spw_tier *t, uint64_t wait_ns)
 {
 	const struct spw_move *moves;
 	struct spw_segment *token;
@@ -235,7 +235,7 @@ static int poll_tier(struct spw_space *sp, struct spw_tier *t, uint64_t wait_ns)
 	return done;
 }
 
-int spw_writeback_poll(struct spw_space *sp, uint64_t wait_ns)
+int spw_writeback_poll(struct spw__space *sp, uint64_t wait_ns)
 {
 	int done = 0;
 
@@ -252,13 +252,13 @@ int spw_writeback_poll(struct spw_space *sp, uint64_t wait_ns)
 	return done;
 }
 
-unsigned spw_writeback_under_way(const struct spw_space *sp)
+unsigned spw_writeback_under_way(const struct spw__space *sp)
 {
 	return SPW__LOAD(sp->in_flight);
 }
 
 /* Whether a victim should stay for now: it was read since it was last considered. What is RAW gains nothing by it. */
-static bool second_chance(struct spw_space *sp, spw_entry_t e, spw_slot_t s)
+static bool second_chance(struct spw__space *sp, spw_entry_t e, spw_slot_t s)
 {
 	bool stay;
 	uint64_t w;
@@ -273,7 +273,7 @@ static bool second_chance(struct spw_space *sp, spw_entry_t e, spw_slot_t s)
 }
 
 /* Send what can be sent of the RAM tier's oldest block, all of it, for only whole blocks give memory back. */
-static int send_block(struct spw_space *sp, struct spw__outbox *o, struct spw_tier *t, bool raw_only, uint64_t *sent,
+static int send_block(struct spw__space *sp, struct spw__outbox *o, struct spw_tier *t, bool raw_only, uint64_t *sent,
 		      int *passed_over)
 {
 	spw_entry_t e[HINTS];
@@ -299,7 +299,7 @@ static int send_block(struct spw_space *sp, struct spw__outbox *o, struct spw_ti
 	return moves;
 }
 
-int spw_writeback_start(struct spw_space *sp, uint64_t bytes, bool raw_only)
+int spw_writeback_start(struct spw__space *sp, uint64_t bytes, bool raw_only)
 {
 	struct spw__outbox o = {0};
 	/* Asking for victims makes them young, so know first that they can go. */
@@ -324,7 +324,7 @@ int spw_writeback_start(struct spw_space *sp, uint64_t bytes, bool raw_only)
 	return moves ? moves : rc ? rc : passed_over;
 }
 
-int spw_compact(struct spw_space *sp, unsigned max)
+int spw_compact(struct spw__space *sp, unsigned max)
 {
 	spw_entry_t e[HINTS];
 	spw_slot_t s[HINTS];
@@ -357,7 +357,7 @@ struct cleaning {
 _Static_assert(sizeof(struct cleaning) <= 2 * SPW_PAGE, "cleaning works in the pages of a work area");
 
 /* The first tier below t that has room: a segment of it is open. None: the batch is of t itself. */
-static void open_below(struct spw_space *sp, struct spw__batch *b, struct spw_tier *const *t)
+static void open_below(struct spw__space *sp, struct spw__batch *b, struct spw_tier *const *t)
 {
 	b->tier = *t;
 	for (struct spw_tier *const *lower = t + 1; *lower; lower++) {
@@ -375,7 +375,7 @@ static void open_below(struct spw_space *sp, struct spw__batch *b, struct spw_ti
  * Send n objects; *moved counts, *denied tells of those that may not go by the batch and stay. One that a segment has no
  * room for goes to the next, but not before smaller ones have filled the end, which would else be some 0.3 % of the file.
  */
-static int send_cleaned(struct spw_space *sp, struct spw__batch *b, struct cleaning *c, unsigned n, int *moved,
+static int send_cleaned(struct spw__space *sp, struct spw__batch *b, struct cleaning *c, unsigned n, int *moved,
 			bool *denied)
 {
 	for (unsigned left; n; n = left) {
@@ -404,7 +404,7 @@ static int send_cleaned(struct spw_space *sp, struct spw__batch *b, struct clean
 }
 
 /* Move the objects of a few segments of t by the batch. How many; -EPERM: none, as some may not go by it; -errno. */
-static int clean_by(struct spw_space *sp, struct cleaning *c, struct spw__batch *b, struct spw_tier *t)
+static int clean_by(struct spw__space *sp, struct cleaning *c, struct spw__batch *b, struct spw_tier *t)
 {
 	bool denied = false;
 	int moved = 0, rc = 0;
@@ -417,7 +417,7 @@ static int clean_by(struct spw_space *sp, struct cleaning *c, struct spw__batch 
 	return moved ? moved : rc < 0 ? rc : denied ? -EPERM : 0;
 }
 
-int spw_clean(struct spw_space *sp, struct spw_work *work)
+int spw_clean(struct spw__space *sp, struct spw_work *work)
 {
 	struct cleaning *c = (void *)work->page;
 	bool busy = false;

@@ -11,7 +11,7 @@
 
 #define IN_PAGE (SPW_PAGE / sizeof(uint64_t))
 
-int spw__orphan_reserve(struct spw_space *sp)
+int spw__orphan_reserve(struct spw__space *sp)
 {
 	uint32_t n = SPW__LOAD(sp->in_flight);
 
@@ -20,7 +20,7 @@ int spw__orphan_reserve(struct spw_space *sp)
 	return n % IN_PAGE == 0 ? spw__plat_commit(&sp->orphan[n], SPW_PAGE) : 0;
 }
 
-void spw__orphan_add(struct spw_space *sp, spw_slot_t s)
+void spw__orphan_add(struct spw__space *sp, spw_slot_t s)
 {
 	spw__spin_lock(&sp->lock);
 	sp->orphan[SPW__ADD(sp->orphans, 1)] = s.v;
@@ -28,7 +28,7 @@ void spw__orphan_add(struct spw_space *sp, spw_slot_t s)
 	spw__spin_unlock(&sp->lock);
 }
 
-void spw__orphan_remove(struct spw_space *sp, spw_slot_t s)
+void spw__orphan_remove(struct spw__space *sp, spw_slot_t s)
 {
 	uint32_t i = 0;
 
@@ -40,7 +40,7 @@ void spw__orphan_remove(struct spw_space *sp, spw_slot_t s)
 	spw__spin_unlock(&sp->lock);
 }
 
-void spw__orphan_trim(struct spw_space *sp)
+void spw__orphan_trim(struct spw__space *sp)
 {
 	if (SPW__LOAD(sp->in_flight) || !sp->orphans_touched)
 		return;

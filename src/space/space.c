@@ -14,17 +14,17 @@ static size_t whole_pages(size_t bytes)
 	return (bytes + SPW__PAGE_MASK) & ~SPW__PAGE_MASK;
 }
 
-int spw_space_create(const struct spw_space_config *cfg, struct spw_space **out)
+int spw__space_create(const struct spw__space_config *cfg, struct spw__space **out)
 {
 	uint32_t clusters = cfg->max_clusters < MAX_CLUSTERS ? cfg->max_clusters : MAX_CLUSTERS;
-	size_t self = whole_pages(sizeof(struct spw_space));
+	size_t self = whole_pages(sizeof(struct spw__space));
 	size_t table = whole_pages(clusters * sizeof(struct spw__cluster));
 	size_t frame = whole_pages(cfg->max_frames * sizeof(uint64_t));
 	size_t orphan = whole_pages(SPW__MOVES_MAX * sizeof(uint64_t));
 	size_t twin = cfg->max_twins * sizeof(uint64_t);
 	size_t words = (size_t)clusters * SPW_CLUSTER * sizeof(uint64_t);
 	size_t bytes = self + table + frame + orphan + twin + 2 * words;
-	struct spw_space *sp;
+	struct spw__space *sp;
 	char *p;
 
 	if (!cfg->max_clusters || cfg->max_clusters > MAX_CLUSTERS + 1 || cfg->max_frames == SPW_NO_FRAME ||
@@ -38,7 +38,7 @@ int spw_space_create(const struct spw_space_config *cfg, struct spw_space **out)
 		spw__plat_release(p, bytes);
 		return -ENOMEM;
 	}
-	sp = (struct spw_space *)(void *)p;
+	sp = (struct spw__space *)(void *)p;
 	sp->bytes = bytes;
 	sp->max_clusters = clusters;
 	sp->max_frames = cfg->max_frames;
@@ -55,12 +55,12 @@ int spw_space_create(const struct spw_space_config *cfg, struct spw_space **out)
 	return 0;
 }
 
-void spw_space_destroy(struct spw_space *sp)
+void spw__space_destroy(struct spw__space *sp)
 {
 	spw__plat_release(sp, sp->bytes);
 }
 
-int spw_space_add_tier(struct spw_space *sp, struct spw_tier *t)
+int spw__space_add_tier(struct spw__space *sp, struct spw_tier *t)
 {
 	unsigned n = 0, at;
 
@@ -83,12 +83,12 @@ int spw_space_add_tier(struct spw_space *sp, struct spw_tier *t)
 
 #define WORK_HEAD 64u
 
-size_t spw_work_size(const struct spw_space *sp)
+size_t spw_work_size(const struct spw__space *sp)
 {
 	return WORK_HEAD + 2 * SPW_PAGE + spw__codec_work_size(&sp->codec);
 }
 
-int spw_work_init(const struct spw_space *sp, void *mem, struct spw_work **out)
+int spw_work_init(const struct spw__space *sp, void *mem, struct spw_work **out)
 {
 	struct spw_work *w = mem;
 
@@ -100,14 +100,14 @@ int spw_work_init(const struct spw_space *sp, void *mem, struct spw_work **out)
 }
 
 /* Resident at the most: each store that was noted has touched one page. */
-static uint64_t twin_bytes(const struct spw_space *sp, const struct spw_space_stats *st)
+static uint64_t twin_bytes(const struct spw__space *sp, const struct spw__space_stats *st)
 {
 	uint64_t all = sp->max_twins * sizeof(*sp->twin), touched = (st->stores - st->same_stores) * SPW_PAGE;
 
 	return touched < all ? touched : all;
 }
 
-void spw_stats(struct spw_space *sp, struct spw_space_stats *out)
+void spw_stats(struct spw__space *sp, struct spw__space_stats *out)
 {
 	memset(out, 0, sizeof(*out));
 	for (unsigned i = 0; i < SPW__SHARDS; i++) {

@@ -14,7 +14,7 @@
 #include "space/entry.h"
 #include "tier/tier.h"
 
-struct spw_space_config {
+struct spw__space_config {
 	uint32_t max_clusters;  /* upper bound of clusters, address space only; <= 2^23 */
 	uint32_t max_frames;    /* upper bound of frames, 0 = no swap cache */
 	struct spw_codec codec; /* what stores compress with */
@@ -22,7 +22,7 @@ struct spw_space_config {
 	uint64_t twin_key;  /* secret random number for that */
 };
 
-struct spw_space_stats {
+struct spw__space_stats {
 	uint64_t entries; /* descriptors not FREE */
 	uint64_t same;    /* of them in each kind */
 	uint64_t pool, slot, frame;
@@ -36,33 +36,33 @@ struct spw_space_stats {
 	uint64_t metadata_bytes; /* resident bytes of descriptors, cluster table, frame table, count overflow, twins */
 };
 
-struct spw_space;
+struct spw__space;
 
 /*
  * A thread's work area: codec state and two page buffers. spw_work_size() bytes of platform memory, aligned to 64,
  * prepared by spw_work_init(). One thread at a time.
  */
 struct spw_work;
-size_t spw_work_size(const struct spw_space *sp);
-int spw_work_init(const struct spw_space *sp, void *mem, struct spw_work **out);
+size_t spw_work_size(const struct spw__space *sp);
+int spw_work_init(const struct spw__space *sp, void *mem, struct spw_work **out);
 
 /* *out is one reservation owned by the caller until destroy. 0, -EINVAL, -ENOMEM. destroy needs all threads gone. */
-int spw_space_create(const struct spw_space_config *cfg, struct spw_space **out);
-void spw_space_destroy(struct spw_space *sp);
+int spw__space_create(const struct spw__space_config *cfg, struct spw__space **out);
+void spw__space_destroy(struct spw__space *sp);
 
 /*
  * Add a tier, while nobody stores, writes back or cleans; loads may go on. The space does not own it. -ENOSPC:
- * SPW_MAX_TIERS; -EEXIST: number; -EINVAL. The way back: spw_drain(), spw_space_remove_tier().
+ * SPW_MAX_TIERS; -EEXIST: number; -EINVAL. The way back: spw_drain(), spw__space_remove_tier().
  */
-int spw_space_add_tier(struct spw_space *sp, struct spw_tier *t);
+int spw__space_add_tier(struct spw__space *sp, struct spw_tier *t);
 
 /*
  * Clusters, for hosts whose page table maps 512 neighbouring pages to 512 neighbouring entries. The cluster belongs to
  * the caller until given back; its entries start FREE and each is brought to life by spw_store() or
  * spw_cache_add(). give: every entry must be FREE again, or -EBUSY. take: -ENOMEM.
  */
-int spw_cluster_take(struct spw_space *sp, uint32_t *cluster);
-int spw_cluster_give(struct spw_space *sp, uint32_t cluster);
+int spw_cluster_take(struct spw__space *sp, uint32_t *cluster);
+int spw_cluster_give(struct spw__space *sp, uint32_t cluster);
 
 /*
  * Which tiers may be used: by the whole space, and by the entries of one taken cluster (a region of the host is a set of
@@ -75,26 +75,26 @@ int spw_cluster_give(struct spw_space *sp, uint32_t cluster);
  * way there, stays good there, and may be moved about within it, until it is stored anew, freed, written back or drained.
  * The number of a tier that was removed stays denied where it was, whichever tier it is given to next.
  */
-int spw_allow(struct spw_space *sp, uint32_t tiers);
-int spw_cluster_allow(struct spw_space *sp, uint32_t cluster, uint32_t tiers);
+int spw_allow(struct spw__space *sp, uint32_t tiers);
+int spw_cluster_allow(struct spw__space *sp, uint32_t cluster, uint32_t tiers);
 
 /*
  * Single entries, for hosts that map them one by one. n entries with count 1, each reading as a page of zeros.
  * All or nothing: 0 or -ENOMEM. Neighbouring entries are given where possible.
  */
-int spw_alloc(struct spw_space *sp, spw_entry_t *e, unsigned n);
+int spw_alloc(struct spw__space *sp, spw_entry_t *e, unsigned n);
 
 /* One more / one fewer holder of each of n entries. free at the last holder: the entry is FREE, its storage reusable
  * (or, for allocated entries, may be allocated again). dup: -ENOENT if FREE, -ENOMEM (overflow table; none of the n was
  * taken). free of a FREE entry is a no-op. */
-int spw_dup(struct spw_space *sp, const spw_entry_t *e, unsigned n);
-void spw_free(struct spw_space *sp, const spw_entry_t *e, unsigned n);
+int spw_dup(struct spw__space *sp, const spw_entry_t *e, unsigned n);
+void spw_free(struct spw__space *sp, const spw_entry_t *e, unsigned n);
 /*
  * free of [first, first + n): what munmap calls. Skips FREE descriptors fast; clusters not present are skipped whole.
  */
-void spw_free_range(struct spw_space *sp, spw_entry_t first, unsigned n);
+void spw_free_range(struct spw__space *sp, spw_entry_t first, unsigned n);
 /* Holders; 0 = FREE. */
-uint32_t spw_count(struct spw_space *sp, spw_entry_t e);
+uint32_t spw_count(struct spw__space *sp, spw_entry_t e);
 
 /*
  * Store the page's bytes under e: same-filled pages in the descriptor, others compressed into the first RAM tier with
@@ -108,7 +108,7 @@ uint32_t spw_count(struct spw_space *sp, spw_entry_t e);
  * under it while its count is above 1.
  */
 #define SPW_NO_FRAME UINT32_MAX
-int spw_store(struct spw_space *sp, struct spw_work *w, spw_entry_t e, const void *page, uint32_t frame);
+int spw_store(struct spw__space *sp, struct spw_work *w, spw_entry_t e, const void *page, uint32_t frame);
 
 /*
  * Pages of equal bytes can share one entry (max_twins). store_or_find is spw_store(), but stores nothing and returns
@@ -121,20 +121,20 @@ int spw_store(struct spw_space *sp, struct spw_work *w, spw_entry_t e, const voi
  * none, and only max_twins objects are remembered.
  */
 #define SPW_TWIN 1
-int spw_store_or_find(struct spw_space *sp, struct spw_work *w, spw_entry_t e, const void *page, uint32_t frame,
+int spw_store_or_find(struct spw__space *sp, struct spw_work *w, spw_entry_t e, const void *page, uint32_t frame,
 		      spw_entry_t *twin);
-int spw_join(struct spw_space *sp, struct spw_work *w, spw_entry_t twin);
+int spw_join(struct spw__space *sp, struct spw_work *w, spw_entry_t twin);
 
 /*
  * Restore the page of e into page (SPW_PAGE bytes). The entry keeps its bytes: the caller frees it after the page is
  * in place. May sleep when the bytes are on a batch tier. FREE reads as zeros (-ENOENT), FRAME returns -EEXIST and
  * the caller takes the frame (spw_cache_get). Else 0, -EIO, -EBADMSG; *where then holds the slot for the message.
  */
-int spw_load(struct spw_space *sp, struct spw_work *w, spw_entry_t e, void *page, spw_slot_t *where);
+int spw_load(struct spw__space *sp, struct spw_work *w, spw_entry_t e, void *page, spw_slot_t *where);
 
 /* What a descriptor says, by one load. For sweeps, readahead and statistics; may be stale at once. */
 enum spw_kind { SPW_FREE = 0, SPW_SAME, SPW_POOL, SPW_SLOT, SPW_FRAME };
-enum spw_kind spw_kind(const struct spw_space *sp, spw_entry_t e);
+enum spw_kind spw_kind(const struct spw__space *sp, spw_entry_t e);
 
 /*
  * Swap cache. add: e (FREE of a taken cluster: comes to life with count 1 and no backing; SAME, POOL, SLOT: keeps it as
@@ -145,9 +145,9 @@ enum spw_kind spw_kind(const struct spw_space *sp, spw_entry_t e);
  * A load and the add of the frame that it filled are two steps: the host lets no store of the entry come in between.
  * -ENOENT if e is not FRAME with that frame; -EBUSY, nothing changed, if it would become FREE under other holders.
  */
-int spw_cache_add(struct spw_space *sp, spw_entry_t e, uint32_t frame);
-int spw_cache_get(struct spw_space *sp, spw_entry_t e, uint32_t *frame);
-int spw_cache_del(struct spw_space *sp, spw_entry_t e, uint32_t frame, bool keep);
+int spw_cache_add(struct spw__space *sp, spw_entry_t e, uint32_t frame);
+int spw_cache_get(struct spw__space *sp, spw_entry_t e, uint32_t *frame);
+int spw_cache_del(struct spw__space *sp, spw_entry_t e, uint32_t frame, bool keep);
 
 /*
  * Writeback and upkeep, driven by a host thread (one at a time; the rest of the space goes on meanwhile).
@@ -159,12 +159,12 @@ int spw_cache_del(struct spw_space *sp, spw_entry_t e, uint32_t frame, bool keep
  * compact: up to `max` objects moved out of sparse blocks. clean: up to three segments of one tier, to a lower one if
  * there is one with room; -EAGAIN while moves from or to it are in flight. Return objects moved (>= 0) or -errno.
  */
-int spw_writeback_start(struct spw_space *sp, uint64_t bytes, bool raw_only);
-int spw_writeback_poll(struct spw_space *sp, uint64_t wait_ns);
+int spw_writeback_start(struct spw__space *sp, uint64_t bytes, bool raw_only);
+int spw_writeback_poll(struct spw__space *sp, uint64_t wait_ns);
 /* Objects on their way: submitted, not finished. Any thread. */
-unsigned spw_writeback_under_way(const struct spw_space *sp);
-int spw_compact(struct spw_space *sp, unsigned max);
-int spw_clean(struct spw_space *sp, struct spw_work *w);
+unsigned spw_writeback_under_way(const struct spw__space *sp);
+int spw_compact(struct spw__space *sp, unsigned max);
+int spw_clean(struct spw__space *sp, struct spw_work *w);
 
 /*
  * Drain: empty tier t while everything goes on, by scanning descriptors; what is on it goes to the other tiers.
@@ -181,18 +181,18 @@ int spw_clean(struct spw_space *sp, struct spw_work *w);
  * read. Steps then say -EIO, and read nothing, until t is empty.
  *
  * A store that began before t was closed may still land on it after it was found empty: then the next step has more
- * to do, and spw_space_remove_tier() refuses.
+ * to do, and spw__space_remove_tier() refuses.
  *
  * begin, step and spw_drain: on the thread that drives writeback. cancel: any thread; t takes objects again, those
  * moved stay where they are, and every step from then on, one under way included, returns -ECANCELED until a new begin.
  */
 #define SPW_DRAIN_MORE  1
 #define SPW_DRAIN_WAITS 2
-void spw_drain_begin(struct spw_space *sp, struct spw_tier *t);
-void spw_drain_rescue(struct spw_space *sp, struct spw_tier *t);
-int spw_drain_step(struct spw_space *sp, struct spw_work *w, struct spw_tier *t, unsigned max);
-void spw_drain_cancel(struct spw_space *sp, struct spw_tier *t);
-int spw_drain(struct spw_space *sp, struct spw_work *w, struct spw_tier *t);
+void spw_drain_begin(struct spw__space *sp, struct spw_tier *t);
+void spw_drain_rescue(struct spw__space *sp, struct spw_tier *t);
+int spw_drain_step(struct spw__space *sp, struct spw_work *w, struct spw_tier *t, unsigned max);
+void spw_drain_cancel(struct spw__space *sp, struct spw_tier *t);
+int spw_drain(struct spw__space *sp, struct spw_work *w, struct spw_tier *t);
 
 /*
  * A tier that was drained leaves the space: it is the caller's to destroy, and its number is free. 0; -ENOENT: not of
@@ -200,9 +200,9 @@ int spw_drain(struct spw_space *sp, struct spw_work *w, struct spw_tier *t);
  * read a slot of t before the drain moved its object may be reading there still. So this is called on the thread that
  * drives writeback with every other thread of the space quiet, as for a fork; a quiet moment suffices, after the drain.
  */
-int spw_space_remove_tier(struct spw_space *sp, struct spw_tier *t);
+int spw__space_remove_tier(struct spw__space *sp, struct spw_tier *t);
 
-void spw_stats(struct spw_space *sp, struct spw_space_stats *out);
+void spw_stats(struct spw__space *sp, struct spw__space_stats *out);
 
 /*
  * fork by copying the address space: prepare in the parent with every other thread of the space quiet (or at most
@@ -210,8 +210,8 @@ void spw_stats(struct spw_space *sp, struct spw_space_stats *out);
  * the child (copied memory, no other threads) or parent. Moves in flight stay the parent's: in the child they are
  * cancelled, their objects stay where they were. -errno of a tier: nothing changed.
  */
-int spw_fork_prepare(struct spw_space *sp, unsigned child);
-void spw_fork_failed(struct spw_space *sp, unsigned child);
-void spw_fork_child(struct spw_space *sp, unsigned child);
+int spw_fork_prepare(struct spw__space *sp, unsigned child);
+void spw_fork_failed(struct spw__space *sp, unsigned child);
+void spw_fork_child(struct spw__space *sp, unsigned child);
 
 #endif

@@ -12,7 +12,7 @@
 #include "space/internal.h"
 #include "space/same.h"
 
-int spw__put(struct spw_space *sp, spw_entry_t e, const struct spw_obj *o, spw_slot_t *out)
+int spw__put(struct spw__space *sp, spw_entry_t e, const struct spw_obj *o, spw_slot_t *out)
 {
 	uint32_t shut = spw__shut_to(sp, e);
 	int rc = -ENOSPC;
@@ -32,7 +32,7 @@ int spw__put(struct spw_space *sp, spw_entry_t e, const struct spw_obj *o, spw_s
 	return rc;
 }
 
-void spw__replace(struct spw_space *sp, spw_entry_t e, uint64_t was, uint64_t w, uint64_t backing)
+void spw__replace(struct spw__space *sp, spw_entry_t e, uint64_t was, uint64_t w, uint64_t backing)
 {
 	bool stored = spw__word_stored(backing), moving = backing & SPW__MOVING;
 
@@ -53,7 +53,7 @@ static bool store_fits(uint64_t w, uint32_t frame)
 }
 
 /* twin NULL: store whatever others hold. */
-static int store(struct spw_space *sp, struct spw_work *work, spw_entry_t e, const void *page, uint32_t frame,
+static int store(struct spw__space *sp, struct spw_work *work, spw_entry_t e, const void *page, uint32_t frame,
 		 spw_entry_t *twin)
 {
 	struct spw_obj o = {.data = page, .len = SPW_PAGE, .coding = SPW_CODING_RAW};
@@ -116,19 +116,19 @@ static int store(struct spw_space *sp, struct spw_work *work, spw_entry_t e, con
 	return 0;
 }
 
-int spw_store(struct spw_space *sp, struct spw_work *work, spw_entry_t e, const void *page, uint32_t frame)
+int spw_store(struct spw__space *sp, struct spw_work *work, spw_entry_t e, const void *page, uint32_t frame)
 {
 	return store(sp, work, e, page, frame, NULL);
 }
 
-int spw_store_or_find(struct spw_space *sp, struct spw_work *work, spw_entry_t e, const void *page, uint32_t frame,
+int spw_store_or_find(struct spw__space *sp, struct spw_work *work, spw_entry_t e, const void *page, uint32_t frame,
 		      spw_entry_t *twin)
 {
 	return store(sp, work, e, page, frame, twin);
 }
 
 /* Read the object at s, unlocked. 0, -errno, or -EAGAIN if what was read is not what the entry says now. */
-static int load_slot(struct spw_space *sp, struct spw_work *work, spw_entry_t e, spw_slot_t s, void *page)
+static int load_slot(struct spw__space *sp, struct spw_work *work, spw_entry_t e, spw_slot_t s, void *page)
 {
 	struct spw_obj o = {.data = work->page, .len = spw__slot_len(s), .coding = (uint8_t)spw__slot_coding(s)};
 	struct spw_tier *t = spw__tier_of(sp, s);
@@ -151,7 +151,7 @@ static int load_slot(struct spw_space *sp, struct spw_work *work, spw_entry_t e,
 	return rc ? rc : spw__codec_restore(work->codec, &o, page);
 }
 
-int spw_load(struct spw_space *sp, struct spw_work *work, spw_entry_t e, void *page, spw_slot_t *where)
+int spw_load(struct spw__space *sp, struct spw_work *work, spw_entry_t e, void *page, spw_slot_t *where)
 {
 	for (;;) {
 		uint64_t w = spw__peek(sp, e);
@@ -193,7 +193,7 @@ int spw_load(struct spw_space *sp, struct spw_work *work, spw_entry_t e, void *p
 	}
 }
 
-enum spw_kind spw_kind(const struct spw_space *sp, spw_entry_t e)
+enum spw_kind spw_kind(const struct spw__space *sp, spw_entry_t e)
 {
 	return spw__word_kind(spw__peek(sp, e));
 }

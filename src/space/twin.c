@@ -17,7 +17,7 @@
 
 #define WAYS 8u
 
-static uint64_t *set_of(const struct spw_space *sp, uint64_t print)
+static uint64_t *set_of(const struct spw__space *sp, uint64_t print)
 {
 	return &sp->twin[print & (sp->max_twins - WAYS)];
 }
@@ -27,13 +27,13 @@ static uint32_t tag_of(uint64_t print)
 	return (uint32_t)(print >> 32);
 }
 
-static uint16_t denied_to(const struct spw_space *sp, spw_entry_t e)
+static uint16_t denied_to(const struct spw__space *sp, spw_entry_t e)
 {
 	return SPW__LOAD(sp->table[spw__cluster_of(e)].denied);
 }
 
 /* Lock e if it holds the very object o in a RAM tier, in no frame, and if it may be put on the same tiers. */
-static bool lock_equal(struct spw_space *sp, spw_entry_t e, const struct spw_obj *o, uint16_t denied, uint64_t *w)
+static bool lock_equal(struct spw__space *sp, spw_entry_t e, const struct spw_obj *o, uint16_t denied, uint64_t *w)
 {
 	struct spw_obj its;
 
@@ -48,7 +48,7 @@ static bool lock_equal(struct spw_space *sp, spw_entry_t e, const struct spw_obj
 	return false;
 }
 
-bool spw__twin_find(struct spw_space *sp, spw_entry_t e, const struct spw_obj *o, uint64_t print, spw_entry_t *twin)
+bool spw__twin_find(struct spw__space *sp, spw_entry_t e, const struct spw_obj *o, uint64_t print, spw_entry_t *twin)
 {
 	const uint64_t *set = set_of(sp, print);
 	uint64_t w;
@@ -66,7 +66,7 @@ bool spw__twin_find(struct spw_space *sp, spw_entry_t e, const struct spw_obj *o
 	return false;
 }
 
-void spw__twin_note(struct spw_space *sp, spw_entry_t e, uint64_t print)
+void spw__twin_note(struct spw__space *sp, spw_entry_t e, uint64_t print)
 {
 	uint64_t *set = set_of(sp, print);
 	/* With all words in use any one goes: which of them still say the truth is not worth eight looks. */
@@ -85,7 +85,7 @@ void spw__twin_note(struct spw_space *sp, spw_entry_t e, uint64_t print)
 	__atomic_store_n(&set[way], (uint64_t)tag_of(print) << 32 | e.idx, __ATOMIC_RELAXED);
 }
 
-int spw_join(struct spw_space *sp, struct spw_work *work, spw_entry_t twin)
+int spw_join(struct spw__space *sp, struct spw_work *work, spw_entry_t twin)
 {
 	uint64_t w;
 	int rc;

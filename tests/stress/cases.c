@@ -103,7 +103,7 @@ static void disk_close(void *ctx)
 
 /* ---- the space, and the entry that all is about ---- */
 
-static struct spw_space *sp;
+static struct spw__space *sp;
 static struct spw_tier *pool, *file, *refuge;
 static struct spw_work *work[SCHEDULE_ACTORS + 1]; /* an actor's, and the main thread's */
 static void *work_mem[SCHEDULE_ACTORS + 1];
@@ -825,15 +825,15 @@ static void drain_by_writing(void **state)
 /* Found empty, and then the store landed: the tier stays, with its page, and the next drain finds it. */
 static void not_lost_with_the_tier(void)
 {
-	int rc = spw_space_remove_tier(sp, pool);
+	int rc = spw__space_remove_tier(sp, pool);
 
 	CHECK(seen.rc[0][0] == 0 && seen.rc[1][0] == 0);
 	CHECK(rc == (pages_of(pool) ? -EBUSY : 0));
 	CHECK(!spw_drain(sp, work[SCHEDULE_ACTORS], pool));
 	if (rc)
-		rc = spw_space_remove_tier(sp, pool);
+		rc = spw__space_remove_tier(sp, pool);
 	CHECK(!rc && !pages_of(pool));
-	CHECK(!spw_space_add_tier(sp, pool));
+	CHECK(!spw__space_add_tier(sp, pool));
 }
 
 static void nowhere(void)
@@ -933,7 +933,7 @@ static void all_at_once(void *(*run)(void *), int rc[HOLDERS])
 
 static void counts_go_past_a_hundred_thousand_from_four_threads(void **state)
 {
-	struct spw_space_stats before, after;
+	struct spw__space_stats before, after;
 	int rc[HOLDERS] = {0};
 
 	(void)state;
@@ -961,7 +961,7 @@ static void counts_go_past_a_hundred_thousand_from_four_threads(void **state)
 
 static int setup(void **state)
 {
-	struct spw_space_config cfg = {
+	struct spw__space_config cfg = {
 		.max_clusters = 4,
 		.max_frames = FRAMES,
 		.codec = {.coding = SPW_CODING_LZ4},
@@ -976,15 +976,15 @@ static int setup(void **state)
 	disk.fd = memfd_create("cases", 0);
 	assert_true(sh != MAP_FAILED && disk.fd >= 0);
 	assert_int_equal(spw__file_shared_init(sh, &layout), 0);
-	assert_int_equal(spw_space_create(&cfg, &sp), 0);
+	assert_int_equal(spw__space_create(&cfg, &sp), 0);
 	assert_int_equal(spw__zswap_create(0, "pool", UINT64_MAX, 1u << 26, &pool), 0);
 	assert_int_equal(spw__file_create(1, "file", sh, 0, &io, &file), 0);
 	assert_int_equal(spw__zswap_create(2, "refuge", UINT64_MAX, 1u << 26, &refuge), 0);
 	pool->priority = 10;
 	refuge->priority = -10;
-	assert_int_equal(spw_space_add_tier(sp, pool), 0);
-	assert_int_equal(spw_space_add_tier(sp, file), 0);
-	assert_int_equal(spw_space_add_tier(sp, refuge), 0);
+	assert_int_equal(spw__space_add_tier(sp, pool), 0);
+	assert_int_equal(spw__space_add_tier(sp, file), 0);
+	assert_int_equal(spw__space_add_tier(sp, refuge), 0);
 	for (unsigned i = 0; i <= SCHEDULE_ACTORS; i++) {
 		work_mem[i] = aligned_alloc(64, (spw_work_size(sp) + 63) & ~(size_t)63);
 		assert_int_equal(spw_work_init(sp, work_mem[i], &work[i]), 0);
@@ -996,7 +996,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	(void)state;
-	spw_space_destroy(sp);
+	spw__space_destroy(sp);
 	pool->ops->destroy(pool);
 	file->ops->destroy(file);
 	refuge->ops->destroy(refuge);

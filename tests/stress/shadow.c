@@ -328,7 +328,7 @@ static uint32_t live_entries;   /* atomic, roughly */
 static uint32_t taken_clusters; /* atomic */
 static uint32_t hot;            /* atomic: first of the entries that all threads prefer for now */
 
-static struct spw_space *sp;
+static struct spw__space *sp;
 static struct spw_tier *pool, *file, *annex, *low, *barred;
 static uint64_t drain_steps;
 static uint64_t joins; /* atomic */
@@ -879,7 +879,7 @@ static struct spw_tier *make_pool(unsigned number, const char *name, uint64_t by
 	failing.free = slow_pool_free;
 	t->ops = &failing;
 	t->priority = (int8_t)priority;
-	CHECK(!spw_space_add_tier(sp, t), "%s", name);
+	CHECK(!spw__space_add_tier(sp, t), "%s", name);
 	return t;
 }
 
@@ -904,7 +904,7 @@ static struct spw_tier *make_file(unsigned number, const char *name, struct disk
 	failing.free = slow_file_free;
 	t->ops = &failing;
 	t->priority = (int8_t)priority;
-	CHECK(!spw_space_add_tier(sp, t), "%s", name);
+	CHECK(!spw__space_add_tier(sp, t), "%s", name);
 	return t;
 }
 
@@ -938,7 +938,7 @@ static uint64_t pages_of(struct spw_tier *t)
 static void finish(struct thread *t, uint64_t idle_metadata)
 {
 	struct spw_tier *const rest[] = {pool, annex, file, low};
-	struct spw_space_stats st;
+	struct spw__space_stats st;
 	struct spw_tier *refuge;
 
 	for (unsigned i = 0; i < 4; i++)
@@ -947,7 +947,7 @@ static void finish(struct thread *t, uint64_t idle_metadata)
 		;
 	check_all(t);
 	CHECK(!spw__zswap_create(REFUGE, "refuge", UINT64_MAX, 1u << 30, &refuge), "refuge");
-	CHECK(!spw_space_add_tier(sp, refuge), "refuge");
+	CHECK(!spw__space_add_tier(sp, refuge), "refuge");
 	for (uint32_t i = 0; i < ENTRIES; i++) {
 		pthread_mutex_lock(lock_of(i));
 		op_store_frame(t, i);
@@ -973,7 +973,7 @@ static void finish(struct thread *t, uint64_t idle_metadata)
 	CHECK(st.metadata_bytes <= idle_metadata + (FRAMES + TWINS) * sizeof(uint64_t), "metadata left");
 	CHECK(!pages_of(refuge), "objects left");
 	for (unsigned i = 0; i < 4; i++)
-		CHECK(!spw_space_remove_tier(sp, rest[i]), "%s stays", rest[i]->name);
+		CHECK(!spw__space_remove_tier(sp, rest[i]), "%s stays", rest[i]->name);
 	CHECK(st.joins == joins, "joins %llu", (unsigned long long)st.joins);
 	refuge->ops->destroy(refuge);
 	printf("stores %llu (same-filled %llu), writebacks %llu, relocations %llu, cancels %llu, joins %llu, drain "
@@ -997,7 +997,7 @@ static uint64_t number(const char *text)
 
 int main(int argc, char **argv)
 {
-	struct spw_space_config cfg = {
+	struct spw__space_config cfg = {
 		.max_clusters = CLUSTERS,
 		.max_frames = FRAMES,
 		.codec = {.coding = SPW_CODING_LZ4},
@@ -1007,7 +1007,7 @@ int main(int argc, char **argv)
 	uint64_t ops = 400000, threads = 8;
 	static struct disk disk[] = {{.lock = PTHREAD_MUTEX_INITIALIZER}, {.lock = PTHREAD_MUTEX_INITIALIZER}};
 	uint64_t loads = 0, raced = 0, unjudged = 0, stale = 0, eio = 0;
-	struct spw_space_stats idle;
+	struct spw__space_stats idle;
 	struct thread *t;
 
 	for (int i = 1; i < argc; i++) {
@@ -1030,7 +1030,7 @@ int main(int argc, char **argv)
 	       (unsigned long long)threads, (unsigned long long)ops);
 	for (unsigned i = 0; i < ENTRIES / GROUP; i++)
 		pthread_mutex_init(&group_lock[i], NULL);
-	CHECK(!spw_space_create(&cfg, &sp), "space");
+	CHECK(!spw__space_create(&cfg, &sp), "space");
 	make_tiers(disk);
 	spw_stats(sp, &idle);
 	t = calloc(threads, sizeof(*t));
@@ -1067,7 +1067,7 @@ int main(int argc, char **argv)
 	       (unsigned long long)injected.commit, (unsigned long long)injected.read,
 	       (unsigned long long)injected.write);
 	free(t);
-	spw_space_destroy(sp);
+	spw__space_destroy(sp);
 	struct spw_tier *const all[] = {pool, annex, barred, file, low};
 
 	for (unsigned i = 0; i < 5; i++)

@@ -22,7 +22,7 @@
 #define TWINS    512u
 
 struct bench {
-	struct spw_space *sp;
+	struct spw__space *sp;
 	struct spw_work *w;
 	void *work_mem;
 	struct fake_tier *ram, *file, *extra[SPW_MAX_TIERS];
@@ -46,7 +46,7 @@ static void make_page(void *page, enum shape shape, uint32_t seed)
 
 static int setup_with(void **state, uint32_t max_twins)
 {
-	struct spw_space_config cfg = {
+	struct spw__space_config cfg = {
 		.max_clusters = CLUSTERS,
 		.max_frames = FRAMES,
 		.codec = {.coding = SPW_CODING_LZ4},
@@ -56,11 +56,11 @@ static int setup_with(void **state, uint32_t max_twins)
 	struct bench *b = calloc(1, sizeof(*b));
 
 	strict_refuse(false);
-	assert_int_equal(spw_space_create(&cfg, &b->sp), 0);
+	assert_int_equal(spw__space_create(&cfg, &b->sp), 0);
 	b->ram = fake_create(false, 0, 10);
 	b->file = fake_create(true, 1, 5);
-	assert_int_equal(spw_space_add_tier(b->sp, &b->file->tier), 0);
-	assert_int_equal(spw_space_add_tier(b->sp, &b->ram->tier), 0);
+	assert_int_equal(spw__space_add_tier(b->sp, &b->file->tier), 0);
+	assert_int_equal(spw__space_add_tier(b->sp, &b->ram->tier), 0);
 	b->work_mem = aligned_alloc(64, (spw_work_size(b->sp) + 63) & ~63ul);
 	assert_int_equal(spw_work_init(b->sp, b->work_mem, &b->w), 0);
 	*state = b;
@@ -80,7 +80,7 @@ static int setup_twins(void **state)
 static int teardown(void **state)
 {
 	struct bench *b = *state;
-	struct spw_space_stats st;
+	struct spw__space_stats st;
 
 	b->file->hold = false;
 	while (spw_writeback_poll(b->sp, 0))
@@ -92,7 +92,7 @@ static int teardown(void **state)
 	assert_int_equal(st.entries, 0);
 	assert_int_equal(b->ram->live, 0);
 	assert_int_equal(b->file->live, 0);
-	spw_space_destroy(b->sp);
+	spw__space_destroy(b->sp);
 	for (unsigned i = 0; i < SPW_MAX_TIERS; i++) {
 		assert_true(!b->extra[i] || !b->extra[i]->live);
 		free(b->extra[i]);
@@ -107,13 +107,13 @@ static int teardown(void **state)
 static struct fake_tier *add_tier(struct bench *b, bool batch, unsigned number, int priority)
 {
 	b->extra[number] = fake_create(batch, number, priority);
-	assert_int_equal(spw_space_add_tier(b->sp, &b->extra[number]->tier), 0);
+	assert_int_equal(spw__space_add_tier(b->sp, &b->extra[number]->tier), 0);
 	return b->extra[number];
 }
 
-static struct spw_space_stats stats(struct bench *b)
+static struct spw__space_stats stats(struct bench *b)
 {
-	struct spw_space_stats st;
+	struct spw__space_stats st;
 
 	spw_stats(b->sp, &st);
 	return st;
@@ -179,49 +179,49 @@ static spw_entry_t on_file(struct bench *b, enum shape shape, uint32_t seed)
 
 static void create_refuses_bad_sizes_and_no_memory(void **state)
 {
-	struct spw_space_config none = {.max_clusters = 0}, huge = {.max_clusters = (1u << 23) + 1};
-	struct spw_space_config some = {.max_clusters = 4, .max_frames = 4, .codec = {.coding = SPW_CODING_LZ4}};
-	struct spw_space_config few = {.max_clusters = 4, .max_twins = 256},
-				odd = {.max_clusters = 4, .max_twins = 1536};
-	struct spw_space *sp;
+	struct spw__space_config none = {.max_clusters = 0}, huge = {.max_clusters = (1u << 23) + 1};
+	struct spw__space_config some = {.max_clusters = 4, .max_frames = 4, .codec = {.coding = SPW_CODING_LZ4}};
+	struct spw__space_config few = {.max_clusters = 4, .max_twins = 256},
+				 odd = {.max_clusters = 4, .max_twins = 1536};
+	struct spw__space *sp;
 
 	(void)state;
-	assert_int_equal(spw_space_create(&none, &sp), -EINVAL);
-	assert_int_equal(spw_space_create(&huge, &sp), -EINVAL);
-	assert_int_equal(spw_space_create(&few, &sp), -EINVAL);
-	assert_int_equal(spw_space_create(&odd, &sp), -EINVAL);
+	assert_int_equal(spw__space_create(&none, &sp), -EINVAL);
+	assert_int_equal(spw__space_create(&huge, &sp), -EINVAL);
+	assert_int_equal(spw__space_create(&few, &sp), -EINVAL);
+	assert_int_equal(spw__space_create(&odd, &sp), -EINVAL);
 	strict_refuse(true);
-	assert_int_equal(spw_space_create(&some, &sp), -ENOMEM);
+	assert_int_equal(spw__space_create(&some, &sp), -ENOMEM);
 	strict_refuse(false);
 	strict_fail_reserve = true;
-	assert_int_equal(spw_space_create(&some, &sp), -ENOMEM);
+	assert_int_equal(spw__space_create(&some, &sp), -ENOMEM);
 	strict_fail_reserve = false;
 }
 
 static void largest_space_costs_nothing(void **state)
 {
-	struct spw_space_config cfg = {.max_clusters = 1u << 23,
-				       .max_frames = 1u << 16,
-				       .codec = {.coding = SPW_CODING_LZ4},
-				       .max_twins = 1u << 18};
-	struct spw_space_stats st;
-	struct spw_space *sp;
+	struct spw__space_config cfg = {.max_clusters = 1u << 23,
+					.max_frames = 1u << 16,
+					.codec = {.coding = SPW_CODING_LZ4},
+					.max_twins = 1u << 18};
+	struct spw__space_stats st;
+	struct spw__space *sp;
 
 	(void)state;
-	assert_int_equal(spw_space_create(&cfg, &sp), 0);
+	assert_int_equal(spw__space_create(&cfg, &sp), 0);
 	spw_stats(sp, &st);
 	assert_true(st.metadata_bytes <= 2 * SPW_PAGE);
-	spw_space_destroy(sp);
+	spw__space_destroy(sp);
 }
 
 static void tiers_have_unique_numbers(void **state)
 {
 	struct bench *b = *state;
 
-	assert_int_equal(spw_space_add_tier(b->sp, &b->ram->tier), -EEXIST);
+	assert_int_equal(spw__space_add_tier(b->sp, &b->ram->tier), -EEXIST);
 	for (unsigned i = 2; i < SPW_MAX_TIERS; i++)
 		add_tier(b, false, i, 0);
-	assert_int_equal(spw_space_add_tier(b->sp, &b->ram->tier), -ENOSPC);
+	assert_int_equal(spw__space_add_tier(b->sp, &b->ram->tier), -ENOSPC);
 }
 
 static void tiers_are_filled_by_priority(void **state)
@@ -1061,14 +1061,14 @@ static void writeback_says_why_it_cannot(void **state)
 
 static void writeback_without_a_batch_tier(void **state)
 {
-	struct spw_space_config cfg = {.max_clusters = 1, .codec = {.coding = SPW_CODING_LZ4}};
-	struct spw_space *sp;
+	struct spw__space_config cfg = {.max_clusters = 1, .codec = {.coding = SPW_CODING_LZ4}};
+	struct spw__space *sp;
 
 	(void)state;
-	assert_int_equal(spw_space_create(&cfg, &sp), 0);
+	assert_int_equal(spw__space_create(&cfg, &sp), 0);
 	assert_int_equal(spw_writeback_start(sp, 1, false), -ENODEV);
 	assert_int_equal(spw_compact(sp, 1), 0);
-	spw_space_destroy(sp);
+	spw__space_destroy(sp);
 }
 
 static void a_full_tier_is_passed_over(void **state)
@@ -1128,7 +1128,7 @@ static void a_ghost_is_asked_for_nothing(void **state)
 	assert_int_equal(spw__ghost_create(SPW_MAX_TIERS, "ghost", 1, &ghost), -EINVAL);
 	assert_int_equal(spw__ghost_create(2, "ghost", 2048, &ghost), 0);
 	ghost->priority = 100;
-	assert_int_equal(spw_space_add_tier(b->sp, ghost), 0);
+	assert_int_equal(spw__space_add_tier(b->sp, ghost), 0);
 	spw_entry_t e = stored(b, TEXT, 1);
 
 	assert_int_equal(start(b), 1);
@@ -1779,7 +1779,7 @@ static void a_rescue_leaves_what_cannot_be_read(void **state)
 			check(b, e[i], TEXT, i);
 	}
 	assert_int_equal(spw_drain_step(b->sp, b->w, &file->tier, 10), 0);
-	assert_int_equal(spw_space_remove_tier(b->sp, &file->tier), 0);
+	assert_int_equal(spw__space_remove_tier(b->sp, &file->tier), 0);
 }
 
 static void drain_goes_step_by_step(void **state)
@@ -1866,7 +1866,7 @@ static void drain_waits_for_what_is_on_its_way_to_the_tier(void **state)
 	assert_int_equal(start(b), 1);
 	spw_drain_begin(b->sp, &b->file->tier);
 	assert_int_equal(spw_drain_step(b->sp, b->w, &b->file->tier, 10), SPW_DRAIN_WAITS);
-	assert_int_equal(spw_space_remove_tier(b->sp, &b->file->tier), -EBUSY);
+	assert_int_equal(spw__space_remove_tier(b->sp, &b->file->tier), -EBUSY);
 	assert_int_equal(finish(b, 0), 1);
 	assert_int_equal(spw_kind(b->sp, e), SPW_SLOT);
 	assert_int_equal(spw_drain_step(b->sp, b->w, &b->file->tier, 10), SPW_DRAIN_MORE);
@@ -1942,22 +1942,22 @@ static void a_drained_tier_can_be_removed(void **state)
 	struct fake_tier *next = fake_create(true, 1, 5);
 	spw_entry_t e = on_file(b, TEXT, 1);
 
-	assert_int_equal(spw_space_remove_tier(b->sp, &next->tier), -ENOENT);
-	assert_int_equal(spw_space_remove_tier(b->sp, &b->file->tier), -EBUSY); /* not empty */
+	assert_int_equal(spw__space_remove_tier(b->sp, &next->tier), -ENOENT);
+	assert_int_equal(spw__space_remove_tier(b->sp, &b->file->tier), -EBUSY); /* not empty */
 	spw_drain_begin(b->sp, &b->file->tier);
-	assert_int_equal(spw_space_remove_tier(b->sp, &b->file->tier), -EBUSY); /* closed, not empty */
+	assert_int_equal(spw__space_remove_tier(b->sp, &b->file->tier), -EBUSY); /* closed, not empty */
 	assert_int_equal(spw_drain(b->sp, b->w, &b->file->tier), 0);
 	spw_drain_cancel(b->sp, &b->file->tier);
-	assert_int_equal(spw_space_remove_tier(b->sp, &b->file->tier), -EBUSY); /* empty, not closed */
+	assert_int_equal(spw__space_remove_tier(b->sp, &b->file->tier), -EBUSY); /* empty, not closed */
 	assert_int_equal(spw_drain(b->sp, b->w, &b->file->tier), 0);
-	assert_int_equal(spw_space_remove_tier(b->sp, &b->file->tier), 0);
-	assert_int_equal(spw_space_remove_tier(b->sp, &b->file->tier), -ENOENT);
+	assert_int_equal(spw__space_remove_tier(b->sp, &b->file->tier), 0);
+	assert_int_equal(spw__space_remove_tier(b->sp, &b->file->tier), -ENOENT);
 	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), -ENODEV);
 	check(b, e, TEXT, 1);
 
 	free(b->file);
 	b->file = next;
-	assert_int_equal(spw_space_add_tier(b->sp, &next->tier), 0);
+	assert_int_equal(spw__space_add_tier(b->sp, &next->tier), 0);
 	assert_int_equal(start(b), 1);
 	assert_int_equal(finish(b, 0), 1);
 	assert_int_equal(spw_kind(b->sp, e), SPW_SLOT);

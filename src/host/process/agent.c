@@ -206,7 +206,7 @@ static uint32_t twins(const struct spw__agent *a)
 
 static int make_space(struct spw__agent *a)
 {
-	struct spw_space_config cfg = {
+	struct spw__space_config cfg = {
 		.max_clusters = 1u << 21, /* 4 TiB of memory */
 		.max_frames = SPW_FRAMES,
 		.codec = {.coding = a->ctl->coding, .level = a->ctl->level},
@@ -215,13 +215,13 @@ static int make_space(struct spw__agent *a)
 
 	if (spw__sys3(SYS_getrandom, &cfg.twin_key, sizeof(cfg.twin_key), 0) != sizeof(cfg.twin_key))
 		return -EIO;
-	int ret = spw_space_create(&cfg, &a->space);
+	int ret = spw__space_create(&cfg, &a->space);
 
 	if (ret)
 		return ret;
 	/* Room for every byte under any cap: the pool's own limit is set, and changed, while it runs. */
 	ret = spw__zswap_create(0, "zswap", a->ctl->zswap_bytes, a->ctl->memory_bytes * 2, &a->zswap);
-	ret = ret ? ret : spw_space_add_tier(a->space, a->zswap);
+	ret = ret ? ret : spw__space_add_tier(a->space, a->zswap);
 	if (ret)
 		return ret;
 	/* The pool alone is better than no cap. */

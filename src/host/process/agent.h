@@ -59,7 +59,7 @@ struct spw__agent {
 	struct spw_ctl *ctl;
 	struct spw_ctl_proc *rec;
 	unsigned slot; /* rec's index: our number on every file tier */
-	struct spw_space *space;
+	struct spw__space *space;
 	struct spw_tier *zswap;
 	struct spw_work *reclaim_work, *fault_work;
 	char *window; /* SPW_WINDOW_MAX pages: what the handler restores into, with fault_work, under `lock` */

@@ -117,7 +117,7 @@ void spw__publish(struct spw__agent *a, uint64_t now)
 	struct spw__published *last = &a->published;
 	struct spw_ctl_total *t = &a->ctl->total;
 	struct spw_ctl_proc *r = a->rec;
-	struct spw_space_stats ss;
+	struct spw__space_stats ss;
 
 	a->zswap->ops->stats(a->zswap, &pool);
 	spw__lock(&a->lock);

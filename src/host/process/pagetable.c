@@ -46,7 +46,7 @@ static inline unsigned page_of(uint64_t va)
 	return (unsigned)(va / SPW_PAGE) % SPW_CLUSTER;
 }
 
-int spw__pt_init(struct spw__pt *pt, struct spw_space *sp, bool sharing)
+int spw__pt_init(struct spw__pt *pt, struct spw__space *sp, bool sharing)
 {
 	*pt = (struct spw__pt){.space = sp, .sharing = sharing};
 	pt->leaf = spw__plat_reserve(LEAVES * sizeof(*pt->leaf));

@@ -13,7 +13,7 @@
 #define SPW_LEAF_RUNS  32u                                /* SPW_LEAF_BYTES / SPW_RUN_BYTES */
 
 struct spw__pt {
-	struct spw_space *space;
+	struct spw__space *space;
 	uint64_t *leaf;      /* by address / SPW_LEAF_BYTES; see pagetable.c */
 	uint8_t *age;        /* by address / SPW_RUN_BYTES: what reclaim remembers of a run */
 	uint32_t *table;     /* explicit leaves, SPW_CLUSTER entry indexes each */
@@ -26,7 +26,7 @@ struct spw__pt {
 };
 
 /* sharing: pages may come to share an entry, by spw__pt_share(). */
-int spw__pt_init(struct spw__pt *pt, struct spw_space *sp, bool sharing);
+int spw__pt_init(struct spw__pt *pt, struct spw__space *sp, bool sharing);
 
 /* The entry of the page at va, or idx SPW_ENTRY_NONE. An entry may be FREE: ask spw_kind(). */
 spw_entry_t spw__pt_lookup(const struct spw__pt *pt, uint64_t va);

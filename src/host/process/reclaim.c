@@ -136,7 +136,7 @@ static bool writeback(struct spw__agent *a, bool may_clean)
 static bool counted_out(const struct spw__agent *a)
 {
 	uint64_t most = __atomic_load_n(&a->ctl->ghost_pages, __ATOMIC_RELAXED);
-	struct spw_space_stats s;
+	struct spw__space_stats s;
 
 	if (!most)
 		return false;

@@ -106,7 +106,7 @@ static int open_tier(struct spw__agent *a, unsigned i)
 		return ret;
 	o.tier->priority = (int8_t)t->priority;
 	spw__lock(&a->lock);
-	ret = spw_space_add_tier(a->space, o.tier);
+	ret = spw__space_add_tier(a->space, o.tier);
 	if (ret)
 		spw__agent_die("cannot use a new tier", -ret);
 	a->tiers.open[i] = o;
@@ -253,7 +253,7 @@ static void detach(struct spw__agent *a, unsigned i)
 
 	publish(a, i);
 	spw__lock(&a->lock);
-	int ret = spw_space_remove_tier(a->space, o.tier);
+	int ret = spw__space_remove_tier(a->space, o.tier);
 
 	if (ret == 0)
 		a->tiers.open[i] = (struct spw__open_tier){.fd = -1};
