@@ -24,7 +24,7 @@
 #include "cmd/help.h"
 #include "cmd/options.h"
 #include "cmd/say.h"
-#include "cmd/swaphdr.h"
+#include "tier/swaphdr.h"
 
 #define LEAST_BYTES ((uint64_t)SPW_SWAPHDR_LEAST * SPW_PAGE)
 #define MOST_BYTES  (((uint64_t)UINT32_MAX + 1) * SPW_PAGE)

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "cmd/options.h"
-#include "cmd/swaphdr.h"
+#include "tier/swaphdr.h"
 
 struct spw_swapfile {
 	int fd;              /* close-on-exec; -1 when there is none */

@@ -4,7 +4,7 @@
  * the same from the page that it is formatted to. Most pages lack the signature, so that is put there unless the
  * input says otherwise; what the input leaves of the page is zeros, which keeps inputs short.
  */
-#include "cmd/swaphdr.h"
+#include "tier/swaphdr.h"
 
 #include <byteswap.h>
 #include <stdlib.h>

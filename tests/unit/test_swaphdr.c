@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The swap header as bytes, and ghosts, which are opened for nothing but their header. */
-#include "cmd/swaphdr.h"
+#include "tier/swaphdr.h"
 
 #include <byteswap.h>
 #include <errno.h>

@@ -14,7 +14,7 @@
 #include "host/process/evict.h"
 #include "host/process/agent.h"
 #include "host/process/cow.h"
-#include "host/process/uffd.h"
+#include "host/uffd.h"
 #include "platform/sys.h"
 
 #include <errno.h>

@@ -30,7 +30,7 @@
  */
 #include "host/process/agent.h"
 #include "host/process/evict.h"
-#include "host/process/uffd.h"
+#include "host/uffd.h"
 #include "platform/sys.h"
 
 #include <errno.h>

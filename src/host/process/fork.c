@@ -22,8 +22,8 @@
 #include "host/process/fork.h"
 #include "host/process/agent.h"
 #include "host/process/cow.h"
-#include "host/process/text.h"
-#include "host/process/uffd.h"
+#include "host/text.h"
+#include "host/uffd.h"
 #include "platform/platform.h"
 #include "platform/sys.h"
 

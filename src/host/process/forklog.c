@@ -16,7 +16,7 @@
  */
 #include "host/process/forklog.h"
 #include "host/process/agent.h"
-#include "host/process/uffd.h"
+#include "host/uffd.h"
 
 static bool within(uint64_t va, uint64_t start, uint64_t end)
 {

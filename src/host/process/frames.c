@@ -22,7 +22,7 @@
  */
 #include "host/process/agent.h"
 #include "host/process/evict.h"
-#include "host/process/uffd.h"
+#include "host/uffd.h"
 #include "platform/platform.h"
 
 #include <errno.h>

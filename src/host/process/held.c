@@ -8,7 +8,7 @@
  */
 #include "host/process/held.h"
 #include "host/process/agent.h"
-#include "host/process/uffd.h"
+#include "host/uffd.h"
 
 void spw__held_add(struct spw__agent *a, struct spw__held *h, const struct uffd_msg *m)
 {

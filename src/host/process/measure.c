@@ -7,7 +7,7 @@
  * know how much that is the kernel has to walk the page table: so that is asked less often the longer it takes.
  */
 #include "host/process/agent.h"
-#include "host/process/text.h"
+#include "host/text.h"
 #include "platform/platform.h"
 #include "platform/sys.h"
 

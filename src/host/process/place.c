@@ -21,7 +21,7 @@
  */
 #include "host/process/place.h"
 #include "host/process/agent.h"
-#include "host/process/text.h"
+#include "host/text.h"
 #include "platform/linux.h"
 #include "platform/sys.h"
 

@@ -9,8 +9,8 @@
  * kernel refuses to move pages out of, and eviction asks the kernel again, atomically, page by page.
  */
 #include "host/process/regions.h"
-#include "host/process/text.h"
-#include "host/process/uffd.h"
+#include "host/text.h"
+#include "host/uffd.h"
 #include "platform/linux.h"
 #include "platform/sys.h"
 #include "space/space.h"

@@ -14,13 +14,12 @@
  */
 #include "host/process/thread.h"
 #include "host/control.h"
-#include "host/process/text.h"
+#include "host/text.h"
 #include "platform/platform.h"
 #include "platform/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <linux/sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -125,54 +124,6 @@ void spw__threads_forget(void)
 {
 	while (threads)
 		spw__plat_release(memory[--threads], STACK_BYTES + TLS_BYTES);
-}
-
-#define SPINS    200
-#define STUCK_NS 3000000 /* longer than a lock is ever held by a thread that runs */
-
-void spw__lock(struct spw__lock *l)
-{
-	for (unsigned i = 0; i < SPINS; i++) {
-		if (spw__trylock(l))
-			return;
-		__builtin_ia32_pause();
-	}
-	while (__atomic_exchange_n(&l->word, 2, __ATOMIC_ACQUIRE) != 0) {
-		struct {
-			int64_t sec, nsec;
-		} ts = {0, STUCK_NS};
-
-		if (spw__sys4(SYS_futex, &l->word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 2, &ts) == -ETIMEDOUT &&
-		    spw__plat_stuck)
-			spw__plat_stuck();
-	}
-}
-
-int spw__trylock(struct spw__lock *l)
-{
-	uint32_t free = 0;
-
-	return __atomic_compare_exchange_n(&l->word, &free, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
-}
-
-void spw__unlock(struct spw__lock *l)
-{
-	if (__atomic_exchange_n(&l->word, 0, __ATOMIC_RELEASE) == 2)
-		spw__sys3(SYS_futex, &l->word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
-}
-
-void spw__wait(uint32_t *word, uint32_t seen, uint64_t timeout_ns)
-{
-	struct {
-		int64_t sec, nsec;
-	} ts = {(int64_t)(timeout_ns / 1000000000u), (int64_t)(timeout_ns % 1000000000u)};
-
-	spw__sys4(SYS_futex, word, FUTEX_WAIT, seen, &ts);
-}
-
-void spw__wake_all(uint32_t *word)
-{
-	spw__sys3(SYS_futex, word, FUTEX_WAKE, 1 << 30);
 }
 
 static struct spw_ctl *say_to; /* NULL: nobody says it for us */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #ifndef SPW_PROCESS_THREAD_H
 #define SPW_PROCESS_THREAD_H
-/* Threads, locks and words to stderr that owe nothing to libc. See thread.c. */
+/* Threads and words to stderr that owe nothing to libc. See thread.c. */
+#include "host/lock.h"
+
 #include <stddef.h>
-#include <stdint.h>
 
 /*
  * Start fn(arg) on a new thread with all signals blocked. own_files: the thread gets a table of open files of its own,
@@ -13,18 +14,6 @@ int spw__thread_start(int (*fn)(void *), void *arg, int own_files);
 
 /* In a forked child: give back the stacks of the parent's threads. */
 void spw__threads_forget(void);
-
-/* A futex lock: spins briefly, then sleeps. Not recursive. Zeroed = unlocked. */
-struct spw__lock {
-	uint32_t word; /* 0 free, 1 held, 2 held and waited for */
-};
-void spw__lock(struct spw__lock *l);
-int spw__trylock(struct spw__lock *l);
-void spw__unlock(struct spw__lock *l);
-
-/* Sleep until *word != seen, a wake-up, or the time. Spurious returns are allowed. */
-void spw__wait(uint32_t *word, uint32_t seen, uint64_t timeout_ns);
-void spw__wake_all(uint32_t *word);
 
 /*
  * One line on stderr, prefixed "spillway: ". %s, %u (uint64_t), %x (uint64_t) only. Once spw__say_through() has named

@@ -13,7 +13,7 @@
 #include "host/process/tiers.h"
 #include "host/group.h"
 #include "host/process/agent.h"
-#include "host/process/text.h"
+#include "host/text.h"
 #include "platform/linux.h"
 #include "platform/platform.h"
 #include "platform/sys.h"

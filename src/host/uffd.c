@@ -7,8 +7,8 @@
  * /dev/userfaultfd gives it to whoever may open the device. Both are tried, the device second. One without these faults
  * is everybody's.
  */
-#include "host/process/uffd.h"
-#include "host/process/text.h"
+#include "host/uffd.h"
+#include "host/text.h"
 #include "platform/sys.h"
 #include "space/entry.h"
 

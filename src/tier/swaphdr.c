@@ -1,10 +1,10 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
 /*
  * A file with swapped memory in it that no tool recognises looks like garbage to be deleted, or like free space to be
  * formatted. So a named swapfile says what it is in the format that exists for that. What is read may be anybody's
  * bytes, and the kernel has no byte order of the format: it takes the one in which the version is 1. So does this.
  */
-#include "cmd/swaphdr.h"
+#include "tier/swaphdr.h"
 
 #include <byteswap.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef SPW_PROCESS_TEXT_H
-#define SPW_PROCESS_TEXT_H
+#ifndef SPW_HOST_TEXT_H
+#define SPW_HOST_TEXT_H
 /* Numbers in text, and files of /proc named by a number. See text.c. Any thread, no lock. */
 #include <stddef.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
-/* SPDX-License-Identifier: Apache-2.0 */
-#ifndef SPW_CMD_SWAPHDR_H
-#define SPW_CMD_SWAPHDR_H
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+#ifndef SPW_TIER_SWAPHDR_H
+#define SPW_TIER_SWAPHDR_H
 /*
  * The header page of a Linux swap area (SWAPSPACE2, version 1, 4096-byte pages), which the kernel, blkid, swaplabel and
  * mkswap know. Nothing here says anything or keeps state. Errors are -errno.

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef SPW_PROCESS_UFFD_H
-#define SPW_PROCESS_UFFD_H
+#ifndef SPW_HOST_UFFD_H
+#define SPW_HOST_UFFD_H
 /*
- * userfaultfd as the agent uses it: thin, errno-free wrappers. Lengths and addresses are bytes, multiples of a page.
+ * userfaultfd as the hosts use it: thin, errno-free wrappers. Lengths and addresses are bytes, multiples of a page.
  * Every function returns 0 (or a count of bytes where said) or -errno, takes no lock and may be called from any
  * thread. -EAGAIN from any of them means that the program changes its mappings: an event waits to be read or is yet to
  * come. Read on, give the CPU away, try again.

@@ -5,7 +5,7 @@
  * snprintf(3) and sscanf(3) may call the program's malloc and read its locale, under locks that a thread of the program
  * may hold. What the agent has to write and read is little: numbers, and a few files of /proc.
  */
-#include "host/process/text.h"
+#include "host/text.h"
 #include "platform/sys.h"
 
 #include <errno.h>
