@@ -15,7 +15,7 @@
  *	double *v = spw_region_address(region);
  *
  * Errors are -errno, success is 0. Every function may be called from any thread at once, but a region that is being
- * destroyed, or moved by spw_region_resize(), is used by nobody else. None is async-signal-safe. There are no
+ * destroyed or resized is used by nobody else. None is async-signal-safe. There are no
  * constructors; what belongs to the process and not to a space is the handler of SIGBUS (see SPW_FAULT_SIGNAL).
  *
  * A system call that is given memory which is out fails with EFAULT: the kernel does not fault on a program's behalf.
