@@ -63,15 +63,15 @@ static void put_in_place(const struct spw_space *s, uint64_t va, const char *fro
 	}
 }
 
-/* The frame of an entry is a page of another region, or of this one. 0; -EAGAIN: it is not any more. */
+/* The frame of an entry is a page of another region, or of this one. 0; -EAGAIN: not now. */
 static int copy_frame(struct spw_space *s, uint32_t o, spw_entry_t e, bool protect)
 {
 	uint32_t frame, now;
+	uint8_t state;
 	int ret = -EAGAIN;
 
-	if (spw_cache_get(s->layer, e, &frame) || frame == o)
+	if (spw_cache_get(s->layer, e, &frame) || frame == o || !spw__page_try(s, frame, &state))
 		return -EAGAIN;
-	uint8_t state = spw__page_lock(s, frame);
 
 	if (spw_cache_get(s->layer, e, &now) == 0 && now == frame) {
 		put_in_place(s, spw__page_va(s, o), (const char *)(uintptr_t)spw__page_va(s, frame), 1, protect);
@@ -245,7 +245,7 @@ void spw__lib_fault(struct spw_region *r, struct spw__seat *seat, uint64_t va, b
 
 	most = most < left ? most : left;
 	most = most < end ? most : (unsigned)end;
-	do {
+	for (unsigned spins = 0;; spins++) {
 		uint8_t state = __atomic_load_n(&s->state[o], __ATOMIC_RELAXED);
 		unsigned counted = 0;
 
@@ -257,18 +257,21 @@ void spw__lib_fault(struct spw_region *r, struct spw__seat *seat, uint64_t va, b
 		state = spw__page_lock(s, o);
 		if (!(state & SPW__IN) && counted) {
 			ret = bring_many(s, seat, o, state, counted, write, &where);
-			seat->faults++;
-			continue;
-		}
-		ret = state & SPW__IN ? 0 : -EAGAIN;
-		if (ret == 0 && write && state & SPW__PROT) {
-			open_many(s, seat, o, state, most);
-			seat->write_faults++;
+			seat->faults += ret == 0;
 		} else {
-			spw__page_unlock(s, o, state);
+			ret = state & SPW__IN ? 0 : -EAGAIN;
+			if (ret == 0 && write && state & SPW__PROT) {
+				open_many(s, seat, o, state, most);
+				seat->write_faults++;
+			} else {
+				spw__page_unlock(s, o, state);
+			}
+			spw__room_give(s, counted);
 		}
-		spw__room_give(s, counted);
-	} while (ret == -EAGAIN);
-	if (ret)
-		spw__lib_lost(va, where, ret);
+		if (ret == 0)
+			return;
+		if (ret != -EAGAIN)
+			spw__lib_lost(va, where, ret);
+		spw__plat_relax(spins);
+	}
 }

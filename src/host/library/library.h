@@ -21,9 +21,8 @@
  *
  * Which entry a page holds: its own; in leaves that shared pages with a clone, what `held` says.
  *
- * Locks: BUSY of a page; then those of the space layer. Who has one page BUSY waits for another only if that is the
- * frame of the entry which it holds, or if both are of a range that it takes in ascending order; all others only try.
- * A frame's holder waits for nobody. A thread has its signals blocked while it has a page BUSY or a seat. `enter` and
+ * Locks: BUSY of a page; then those of the space layer. Who has one page BUSY only tries to have another, but if both
+ * are of a range of one region that it takes in order. A thread has its signals blocked while it has a page BUSY or a seat. `enter` and
  * `leave` go around everything that may use a tier; a tier comes and goes while nobody is inside.
  */
 #include "host/lock.h"
@@ -235,7 +234,7 @@ void spw__lib_die(const char *what, int error) __attribute__((noreturn));
 void spw__lib_fault(struct spw_region *r, struct spw__seat *seat, uint64_t va, bool write);
 /*
  * The same for a page that the caller has BUSY, and alone; keeps it so. room: it has been counted already. 0, -EIO or
- * -EBADMSG with *where; -EAGAIN: its frame changed, let go of the page and try again.
+ * -EBADMSG with *where; -EAGAIN: its frame is not to be had now, let go of the page and try again.
  */
 int spw__lib_bring(struct spw_space *s, struct spw__seat *seat, uint32_t o, uint8_t *state, bool write,
 		   spw_slot_t *where);

@@ -23,7 +23,7 @@ static void open_page(struct spw_space *s, uint32_t o)
 		spw__sys0(SYS_sched_yield);
 }
 
-/* 0, -EAGAIN: too many pins, or of `bring`. */
+/* 0, -EDQUOT: too many pins; else as spw__lib_bring(). */
 static int pin_page(struct spw_space *s, struct spw__seat *seat, uint32_t o)
 {
 	spw_slot_t where;

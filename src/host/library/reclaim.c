@@ -201,7 +201,10 @@ static void sort(uint32_t *o, unsigned n)
 	}
 }
 
-/* Take the next batch out. Pages that went (>= 0), or -ENOSPC, -ENOMEM if none could for want of room. */
+/*
+ * Take the next batch out. Pages that went (> 0); 0: there are none that may go; -EBUSY: somebody is at all of them;
+ * -ENOSPC, -ENOMEM: none could for want of room.
+ */
 static int take_batch(struct spw_space *s, struct spw__seat *seat)
 {
 	uint8_t state[SPW__BATCH], none[SPW__BATCH] = {0};
@@ -237,7 +240,9 @@ static int take_batch(struct spw_space *s, struct spw__seat *seat)
 	}
 	spw__queue_push(s, back, none, busy);
 	spw__account(s);
-	return seat->out != before ? (int)(seat->out - before) : ret;
+	if (seat->out != before)
+		return (int)(seat->out - before);
+	return ret ? ret : n ? -EBUSY : 0;
 }
 
 /* ---- making room ---- */
@@ -370,8 +375,14 @@ static bool round_once(struct spw_space *s, struct rounds *r)
 		give_notice(s, false);
 		return true;
 	}
-	if (ret == 0)
+	if (ret == -EBUSY)
+		return true;
+	if (ret == 0) {
+		/* All of it is pinned. */
+		if (headroom(s) < 0)
+			give_notice(s, true);
 		return false;
+	}
 	/* A pool of few blocks can be full below its marks: of blocks of other sizes. */
 	if (!moving)
 		moving = __atomic_load_n(&s->files, __ATOMIC_RELAXED) && send(s, r, false);
