@@ -130,7 +130,7 @@ int spw__swapon(char **argv)
 	json_t *r;
 	int run, fd;
 
-	if (*argv && (!strcmp(*argv, "--help") || !strcmp(*argv, "-h")))
+	if (spw__help_wanted(argv))
 		return spw__help_swapon();
 	if (!argv[0] || !argv[1] || argv[2])
 		return spw__fail("say spillway swapon PID KIND[:PATH][,key=value...]; see spillway swapon --help");
