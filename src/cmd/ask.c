@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A request to a running `spillway run`, and its answers; and `spillway list`, `set` and `swapoff`, which make one each. The
- * run is found by its pid; its socket has no name (serve.c) and is reached through the run's own descriptor.
+ * A request to a running `spillway run`, and its answers; and `spillway list`, `set` and `swapoff`, which make one
+ * each. The run is found by its pid; its socket has no name (serve.c) and is reached through the run's own descriptor.
  */
 #include "cmd/ask.h"
 

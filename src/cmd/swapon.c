@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `spillway swapon`: a file system that does not answer (NFS without its server, FUSE) holds whoever opens a file there.
- * Were that the supervisor, its whole tree would go unaccounted for. So the file is opened and looked into here, and its
- * descriptor handed over (handover.c).
+ * `spillway swapon`: a file system that does not answer (NFS without its server, FUSE) holds whoever opens a file
+ * there. Were that the supervisor, its whole tree would go unaccounted for. So the file is opened and looked into here,
+ * and its descriptor handed over (handover.c).
  *
  * Not even here is it enough to open: what a FUSE server has begun to answer cannot be interrupted. So a child does it.
  * Ctrl-C ends both; this process at once, and the child when its file system lets it go.
