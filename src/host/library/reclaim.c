@@ -278,10 +278,8 @@ bool spw__room_wait(struct spw_space *s)
 
 	if (__atomic_load_n(&s->full, __ATOMIC_ACQUIRE))
 		return false;
-	spw__leave(s);
 	spw__kick(s);
 	spw__wait(&s->room, seen, MS);
-	spw__enter(s);
 	return true;
 }
 
