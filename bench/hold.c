@@ -2,10 +2,10 @@
 /*
  * hold MIB [beside=MIB]: a set of pages to take swap away from.
  *
- * It fills MIB of pages that compress 3:1, says "ready", and then reads one of them at random each millisecond, checking
- * it, until stdin says otherwise: "begin" forgets what was measured so far, "end" prints "reads N", "p99 US" and "max
- * US" of single reads since, then compares every byte and says "right". beside: a further mapping, of which one page in
- * 512 is read, so each page table of it exists; that is what a walk of the address space has to pass.
+ * It fills MIB of pages that compress 3:1, says "ready", and then reads one of them at random each millisecond,
+ * checking it, until stdin says otherwise: "begin" forgets what was measured so far, "end" prints "reads N", "p99 US"
+ * and "max US" of single reads since, then compares every byte and says "right". beside: a further mapping, of which
+ * one page in 512 is read, so each page table of it exists; that is what a walk of the address space has to pass.
  */
 #include "host/latency.h"
 #include "pages.h"

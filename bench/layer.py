@@ -63,7 +63,7 @@ class Layer:
         self.rounds, self.run, self.missing, self.progress = rounds, run, missing, progress
 
     def measure(self, kernel):
-        """kernel: (name, context manager) of each way of the kernel to swap. Prints; returns what goes into the JSON."""
+        """kernel: (name, context manager) of each way of the kernel to swap. Prints; returns what is for the JSON."""
         print(f"\nThe layer by itself: ns of CPU time an operation, median of {self.rounds} rounds (least)")
         rows = [row for part, cases in CASES.items() for row in self.part(part, cases)]
         rows += self.munmap(kernel)

@@ -7,8 +7,8 @@
  * third (each 512 bytes: 170 of noise, then zeros) and is checked when it is read: two words of it within the timed
  * phases, where the check must cost next to nothing, and with "compare" every byte in a phase of its own.
  *
- * Phases: fill, read in order (`repeat` times), read at random, read by Zipf's law, compare, unmap. One line each on stdout:
- * "name us-per-page", with "latency" followed by the p50, p99 and longest time of one access in us.
+ * Phases: fill, read in order (`repeat` times), read at random, read by Zipf's law, compare, unmap. One line each on
+ * stdout: "name us-per-page", with "latency" followed by the p50, p99 and longest time of one access in us.
  */
 #include "host/latency.h"
 #include "pages.h"

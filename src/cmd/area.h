@@ -18,8 +18,8 @@ struct spw_area {
 
 /*
  * Open what is at path. Refused: what is neither a file nor a block device, what is mounted, the kernel's swap, what a
- * loop device has behind it, what another spillway has open, and what may not be written. 0, or SPW_EXIT_FAILED with the one line said, which begins
- * with `what`; out->fd is then -1.
+ * loop device has behind it, what another spillway has open, and what may not be written. 0, or SPW_EXIT_FAILED with
+ * the one line said, which begins with `what`; out->fd is then -1.
  */
 int spw__area_open(const char *what, const char *path, struct spw_area *out);
 void spw__area_close(struct spw_area *a);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A request to a running `spillway run`, and its answers; and `spillway list`, `set` and `swapoff`, which make one each. The
- * run is found by its pid; its socket has no name (serve.c) and is reached through the run's own descriptor.
+ * A request to a running `spillway run`, and its answers; and `spillway list`, `set` and `swapoff`, which make one
+ * each. The run is found by its pid; its socket has no name (serve.c) and is reached through the run's own descriptor.
  */
 #include "cmd/ask.h"
 
@@ -24,7 +24,6 @@
 #include "cmd/options.h"
 #include "cmd/say.h"
 #include "cmd/serve.h"
-#include "cmd/swapfile.h"
 
 static const struct timeval patience = {.tv_sec = 5};
 
@@ -140,17 +139,12 @@ int spw__ask(int fd, json_t *r, int with, const char *what, json_t **answer)
 	return failed;
 }
 
-static bool wants_help(char **argv)
-{
-	return *argv && (!strcmp(*argv, "--help") || !strcmp(*argv, "-h"));
-}
-
 int spw__swapoff(char **argv)
 {
 	char path[PATH_MAX], cwd[PATH_MAX], here[2 * PATH_MAX];
 	int fd;
 
-	if (wants_help(argv))
+	if (spw__help_wanted(argv))
 		return spw__help_swapon();
 	if (!argv[0] || !argv[1] || argv[2])
 		return spw__fail("say spillway swapoff PID TIER; `spillway list PID` names the tiers");
@@ -171,7 +165,7 @@ int spw__set(char **argv)
 	uint64_t ram;
 	int fd;
 
-	if (wants_help(argv))
+	if (spw__help_wanted(argv))
 		return spw__help_swapon();
 	if (pid && argv[1] && !strncmp(argv[1], "--ram=", 6) && !argv[2])
 		size = argv[1] + 6;
@@ -276,7 +270,7 @@ int spw__list(char **argv)
 	const char *pid = NULL;
 	int fd;
 
-	if (wants_help(argv))
+	if (spw__help_wanted(argv))
 		return spw__help_swapon();
 	for (; *argv; argv++) {
 		if (!strcmp(*argv, "--json"))

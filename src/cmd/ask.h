@@ -14,9 +14,9 @@ int spw__ask_connect(pid_t pid);
 /* The same for a pid as text. 0, or SPW_EXIT_FAILED with the one line said. */
 int spw__ask_open(const char *pid, int *fd);
 /*
- * One request on the connection, with the descriptor `with` (-1: none) beside it; `what` names it in what is said. Takes
- * the request and the connection over. 0 with the last answer in *answer (if that is not NULL), the caller's to decref,
- * or SPW_EXIT_FAILED with the one line said.
+ * One request on the connection, with the descriptor `with` (-1: none) beside it; `what` names it in what is said.
+ * Takes the request and the connection over. 0 with the last answer in *answer (if that is not NULL), the caller's to
+ * decref, or SPW_EXIT_FAILED with the one line said.
  */
 int spw__ask(int fd, json_t *request, int with, const char *what, json_t **answer);
 

@@ -107,7 +107,7 @@ static void check_swapfile(void)
 
 int spw__doctor(char **argv)
 {
-	if (argv[0] && (!strcmp(argv[0], "--help") || !strcmp(argv[0], "-h")))
+	if (spw__help_wanted(argv))
 		return spw__help_doctor();
 	if (argv[0])
 		return spw__fail("doctor: takes no arguments; see spillway doctor --help");

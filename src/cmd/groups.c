@@ -4,9 +4,9 @@
  * whatever way, and whose agents begin with nothing but an environment. So the environment carries a number, in the
  * variable without which there is no agent at all, and what the number means is said here, once. It is never made more.
  *
- * Nobody tells when the last process of a group has ended: one that has not signed in yet is in no table. So a record is
- * not given back. It is taken anew when no other is left and nobody is known to need it; its id is then unknown, and who
- * comes with it may use nothing.
+ * Nobody tells when the last process of a group has ended: one that has not signed in yet is in no table. So a record
+ * is not given back. It is taken anew when no other is left and nobody is known to need it; its id is then unknown, and
+ * who comes with it may use nothing.
  */
 #include "cmd/groups.h"
 

@@ -17,8 +17,8 @@ struct spw_groups {
 
 /*
  * The group for a run of process `pid` that was started in "group" and is to use only the tiers in "swap", by name or
- * kind, if any are named, and no more memory than "ram", or "percent" of what there is; 0 is as much as there is. Where it
- * narrows nothing it is the one it was started in. 0, or SPW_EXIT_FAILED with the one line said.
+ * kind, if any are named, and no more memory than "ram", or "percent" of what there is; 0 is as much as there is. Where
+ * it narrows nothing it is the one it was started in. 0, or SPW_EXIT_FAILED with the one line said.
  */
 int spw__groups_add(struct spw_groups *g, const struct spw_swaps *s, const json_t *request, pid_t pid, uint32_t *id);
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #ifndef SPW_CMD_HANDOVER_H
 #define SPW_CMD_HANDOVER_H
-/* A swapfile that one process has opened for another: messages with a descriptor beside them, and what they say of it. */
+/*
+ * A swapfile that one process has opened for another: messages with a descriptor beside them, and what they say of it.
+ */
 #include <jansson.h>
 #include <stdbool.h>
 #include <sys/types.h>

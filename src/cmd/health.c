@@ -4,10 +4,11 @@
  * output is not theirs. They leave it in the control region, and it is said here: once on standard error, and by `list`
  * for as long as it is so.
  *
- * A file whose writes fail is passed over, and tried again less and less often. When is it dead? One error says nothing,
- * for disks come back; nor do errors in reading, for they are of one place, and what is lost there is lost either way. So
- * it is when every write of every process has failed for a time in which a disk that comes back has come back, and often
- * enough; a write refused for want of room is none that failed. A device that says that it is gone is taken at its word.
+ * A file whose writes fail is passed over, and tried again less and less often. When is it dead? One error says
+ * nothing, for disks come back; nor do errors in reading, for they are of one place, and what is lost there is lost
+ * either way. So it is when every write of every process has failed for a time in which a disk that comes back has come
+ * back, and often enough; a write refused for want of room is none that failed. A device that says that it is gone is
+ * taken at its word.
  */
 #include "cmd/health.h"
 

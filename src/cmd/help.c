@@ -3,6 +3,12 @@
 #include "cmd/help.h"
 
 #include <stdio.h>
+#include <string.h>
+
+bool spw__help_wanted(char **argv)
+{
+	return *argv && (!strcmp(*argv, "--help") || !strcmp(*argv, "-h"));
+}
 
 int spw__help(void)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `spillway run` within a run. A cap within a cap with a supervisor and files of its own would be counted by nobody: its
- * program would leave the tree that the outer cap is for. So this one joins the outer run. It asks there for a group that
- * may use less, and becomes the program, which begins in that group: there is nothing to relay or to wait for.
+ * `spillway run` within a run. A cap within a cap with a supervisor and files of its own would be counted by nobody:
+ * its program would leave the tree that the outer cap is for. So this one joins the outer run. It asks there for a
+ * group that may use less, and becomes the program, which begins in that group: there is nothing to relay or to wait
+ * for.
  */
 #include "cmd/nest.h"
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who sends `spillway run` a signal means the program. But the program is in the same process group, and what is sent to
- * the group has reached it already: passed on, one ^C would interrupt it, and then the handler in which it tidies up.
- * Nothing tells that a signal was sent to a group. What is known is who sent it:
+ * Who sends `spillway run` a signal means the program. But the program is in the same process group, and what is sent
+ * to the group has reached it already: passed on, one ^C would interrupt it, and then the handler in which it tidies
+ * up. Nothing tells that a signal was sent to a group. What is known is who sent it:
  *
  * - A terminal signals groups only.
- * - The tree below signals its group ("kill 0" at the end of a script), or, as $PPID, who has started the program. It is
- *   this process's in neither case to send it back.
+ * - The tree below signals its group ("kill 0" at the end of a script), or, as $PPID, who has started the program. It
+ *   is this process's in neither case to send it back.
  * - All others may have meant this process or the group. To lose a signal is worse than to deliver it twice.
  */
 #include "cmd/relay.h"

@@ -147,7 +147,10 @@ static void do_set(struct spw_serve *s, struct spw_client *c, const json_t *requ
 	answer(s, c, json_pack("{s:b, s:I}", "ok", 1, "ram_limit_bytes", (json_int_t)ram));
 }
 
-/* The tier that is asked for, in `text` and in `swap`, if there is room for it. 0, or SPW_EXIT_FAILED with the line said. */
+/*
+ * The tier that is asked for, in `text` and in `swap`, if there is room for it. 0, or SPW_EXIT_FAILED with the line
+ * said.
+ */
 static int read_swap(const struct spw_serve *s, const json_t *request, char text[SPW_SERVE_BYTES],
 		     struct spw_swap *swap)
 {

@@ -3,7 +3,8 @@
 #define SPW_CMD_SERVE_H
 /*
  * The live control of a running tree, in `spillway run`: a socket that takes requests of the same user's (or root's)
- * `spillway list`, `set`, `swapon` and `swapoff`, and of a `spillway run` within the tree. See serve.c for the protocol, ask.c for the other side.
+ * `spillway list`, `set`, `swapon` and `swapoff`, and of a `spillway run` within the tree. See serve.c for the
+ * protocol, ask.c for the other side.
  */
 #include <poll.h>
 

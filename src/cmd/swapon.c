@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `spillway swapon`: a file system that does not answer (NFS without its server, FUSE) holds whoever opens a file there.
- * Were that the supervisor, its whole tree would go unaccounted for. So the file is opened and looked into here, and its
- * descriptor handed over (handover.c).
+ * `spillway swapon`: a file system that does not answer (NFS without its server, FUSE) holds whoever opens a file
+ * there. Were that the supervisor, its whole tree would go unaccounted for. So the file is opened and looked into here,
+ * and its descriptor handed over (handover.c).
  *
  * Not even here is it enough to open: what a FUSE server has begun to answer cannot be interrupted. So a child does it.
  * Ctrl-C ends both; this process at once, and the child when its file system lets it go.
@@ -130,7 +130,7 @@ int spw__swapon(char **argv)
 	json_t *r;
 	int run, fd;
 
-	if (*argv && (!strcmp(*argv, "--help") || !strcmp(*argv, "-h")))
+	if (spw__help_wanted(argv))
 		return spw__help_swapon();
 	if (!argv[0] || !argv[1] || argv[2])
 		return spw__fail("say spillway swapon PID KIND[:PATH][,key=value...]; see spillway swapon --help");

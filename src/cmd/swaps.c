@@ -32,8 +32,9 @@ static struct spw_swap_place *find(struct spw_swaps *s, const char *name)
 }
 
 /*
- * Its path from the root on, so that it means the same in every directory and is never "file", which is what one without
- * a path is called. Names go into JSON: what is no UTF-8 is changed. A number tells those apart that would be equal.
+ * Its path from the root on, so that it means the same in every directory and is never "file", which is what one
+ * without a path is called. Names go into JSON: what is no UTF-8 is changed. A number tells those apart that would be
+ * equal.
  */
 static void name_place(struct spw_swaps *s, struct spw_swap_place *p, const char *path)
 {

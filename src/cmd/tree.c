@@ -417,18 +417,25 @@ static void count(struct spw_tree *t, const struct spw_process *p, struct sharin
 }
 
 /*
- * Share out a group's own cap. Nobody may keep more by it than he was given by the caps around it. Returns the room that
- * is left in it.
+ * Share out a group's own cap. Nobody may keep more by it than he was given by the caps around it. Returns the room
+ * that is left in it: no end of it when nobody is there, as a record stays when the last of the group has ended
+ * (groups.c).
  */
 static uint64_t account_group(struct spw_tree *t, const struct spw_ctl_group *g, uint64_t *target)
 {
 	struct sharing s = {.n = 0};
+	bool empty = true;
 
 	for (unsigned i = 0; i < t->processes; i++) {
 		const struct spw_process *p = &t->process[i];
-		if (spw__group_within(t->region->ctl, p->group, g->id) && counts(t, p))
+		if (!spw__group_within(t->region->ctl, p->group, g->id))
+			continue;
+		empty = false;
+		if (counts(t, p))
 			count(t, p, &s);
 	}
+	if (empty)
+		return UINT64_MAX;
 	spw__targets(s.share, s.n, g->ram_limit_bytes, s.other, t->now_ns - t->last_ns);
 	for (unsigned i = 0; i < s.n; i++)
 		if (s.share[i].target < target[s.share[i].record])
@@ -436,7 +443,9 @@ static uint64_t account_group(struct spw_tree *t, const struct spw_ctl_group *g,
 	return g->ram_limit_bytes > s.other + s.capped ? g->ram_limit_bytes - s.other - s.capped : 0;
 }
 
-/* Sum up the tree and share out the caps. Returns the resident bytes of the tree; *room: what the fullest cap leaves. */
+/*
+ * Sum up the tree and share out the caps. Returns the resident bytes of the tree; *room: what the fullest cap leaves.
+ */
 static uint64_t account(struct spw_tree *t, uint64_t *room)
 {
 	struct spw_ctl *ctl = t->region->ctl;

@@ -6,8 +6,8 @@
  * tree. It carries the configuration, one record a process, the counters of the tree, and the table of the tiers that
  * lie outside of RAM. These come and go while the tree runs.
  *
- * How an agent finds it: environment SPILLWAY_CONTROL=/proc/PID/fd/N, N open in `spillway run`, with :G behind it in the
- * processes of group G. A swapfile, and the memfd with the shared part of its tier, are reached likewise, through
+ * How an agent finds it: environment SPILLWAY_CONTROL=/proc/PID/fd/N, N open in `spillway run`, with :G behind it in
+ * the processes of group G. A swapfile, and the memfd with the shared part of its tier, are reached likewise, through
  * /proc/PID/fd/<fd>. No descriptor is inherited by the program.
  *
  * All fields marked A are accessed by GCC __atomic builtins from several processes. Counters only grow. A record

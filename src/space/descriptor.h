@@ -34,8 +34,8 @@
  *
  * The lock is taken on live words only, except by the owner of a taken cluster. A FREE entry of a cluster that is being
  * given back is therefore never changed, and stale hints (victims, completions) may name any entry at all. A
- * compare-and-swap that is overtaken by all that, from reading the word to giving the page back, changes nothing either,
- * but makes a page of zeros: spw__lock() then gives it back once more.
+ * compare-and-swap that is overtaken by all that, from reading the word to giving the page back, changes nothing
+ * either, but makes a page of zeros: spw__lock() then gives it back once more.
  */
 #include "platform/platform.h"
 #include "space/entry.h"
@@ -103,8 +103,8 @@ static inline uint64_t spw__word_peek(const uint64_t *d)
 }
 
 /*
- * Lock the entry and read its word. A FREE word is locked only for its owner; for others false, not locked, and *w is not
- * 0 if it became FREE under a compare-and-swap.
+ * Lock the entry and read its word. A FREE word is locked only for its owner; for others false, not locked, and *w is
+ * not 0 if it became FREE under a compare-and-swap.
  */
 static inline bool spw__word_lock(uint64_t *d, bool owner, uint64_t *w)
 {

@@ -184,7 +184,10 @@ static int send_by(struct spw__space *sp, struct spw__batch *b, uint32_t shut, s
 
 int spw__send(struct spw__space *sp, struct spw__outbox *o, spw_entry_t e, spw_slot_t from, const struct spw_obj *obj)
 {
-	/* The first batch is the one that most can go by. Each refuses e by its tier, so there are never more than tiers. */
+	/*
+	 * The first batch is the one that most can go by. Each refuses e by its tier, so there are never more than
+	 * tiers.
+	 */
 	int rc = send_by(sp, o->batch, spw__shut(sp), e, from, obj);
 
 	for (struct spw__batch *b = o->batch + 1; rc == -EPERM; b++)
@@ -372,8 +375,9 @@ static void open_below(struct spw__space *sp, struct spw__batch *b, struct spw_t
 }
 
 /*
- * Send n objects; *moved counts, *denied tells of those that may not go by the batch and stay. One that a segment has no
- * room for goes to the next, but not before smaller ones have filled the end, which would else be some 0.3 % of the file.
+ * Send n objects; *moved counts, *denied tells of those that may not go by the batch and stay. One that a segment has
+ * no room for goes to the next, but not before smaller ones have filled the end, which would else be some 0.3 % of the
+ * file.
  */
 static int send_cleaned(struct spw__space *sp, struct spw__batch *b, struct cleaning *c, unsigned n, int *moved,
 			bool *denied)

@@ -65,15 +65,15 @@ int spw_cluster_take(struct spw__space *sp, uint32_t *cluster);
 int spw_cluster_give(struct spw__space *sp, uint32_t cluster);
 
 /*
- * Which tiers may be used: by the whole space, and by the entries of one taken cluster (a region of the host is a set of
- * clusters). `tiers` has a bit for each number. All of them at first, of a cluster whenever it is taken; a call can only
- * narrow: -EPERM, nothing changed, if it names one that is not allowed any more. -EINVAL: no such numbers, or the
+ * Which tiers may be used: by the whole space, and by the entries of one taken cluster (a region of the host is a set
+ * of clusters). `tiers` has a bit for each number. All of them at first, of a cluster whenever it is taken; a call can
+ * only narrow: -EPERM, nothing changed, if it names one that is not allowed any more. -EINVAL: no such numbers, or the
  * cluster is not taken.
  *
  * No object of an entry comes to a tier that the entry may not use, by whatever call; where there is no other it is as
  * if there was no room. Tell a cluster's before any of its entries comes to life: what is on a tier already, or on its
- * way there, stays good there, and may be moved about within it, until it is stored anew, freed, written back or drained.
- * The number of a tier that was removed stays denied where it was, whichever tier it is given to next.
+ * way there, stays good there, and may be moved about within it, until it is stored anew, freed, written back or
+ * drained. The number of a tier that was removed stays denied where it was, whichever tier it is given to next.
  */
 int spw_allow(struct spw__space *sp, uint32_t tiers);
 int spw_cluster_allow(struct spw__space *sp, uint32_t cluster, uint32_t tiers);
@@ -117,8 +117,8 @@ int spw_store(struct spw__space *sp, struct spw_work *w, spw_entry_t e, const vo
  * is at `page` has one holder more, the caller's. It lets its page table refer to twin and frees e, all of it in one
  * step to whoever uses its page table; the bytes at `page` are not to change before.
  * join: 0, -ESTALE (twin holds something else now: store after all), -ENOMEM (overflow table).
- * Not every equal page is found: what is on a file is not read for it, an entry of a cluster that may use other tiers is
- * none, and only max_twins objects are remembered.
+ * Not every equal page is found: what is on a file is not read for it, an entry of a cluster that may use other tiers
+ * is none, and only max_twins objects are remembered.
  */
 #define SPW_TWIN 1
 int spw_store_or_find(struct spw__space *sp, struct spw_work *w, spw_entry_t e, const void *page, uint32_t frame,
@@ -176,9 +176,9 @@ int spw_clean(struct spw__space *sp, struct spw_work *w);
  * error the next step begins a new pass. Between steps the host goes on as ever, and the moves that a step has started
  * are completed by its spw_writeback_poll(). spw_drain is begin and steps to the end, and sleeps.
  *
- * rescue: begin, of a tier that fails. What cannot be read stays and is passed over; without room for an object the scan
- * stops there, with -ENOSPC or -ENOMEM, and the next step goes on with it. -EIO or -EBADMSG: what is left on t cannot be
- * read. Steps then say -EIO, and read nothing, until t is empty.
+ * rescue: begin, of a tier that fails. What cannot be read stays and is passed over; without room for an object the
+ * scan stops there, with -ENOSPC or -ENOMEM, and the next step goes on with it. -EIO or -EBADMSG: what is left on t
+ * cannot be read. Steps then say -EIO, and read nothing, until t is empty.
  *
  * A store that began before t was closed may still land on it after it was found empty: then the next step has more
  * to do, and spw__space_remove_tier() refuses.

@@ -3,10 +3,10 @@
  * Twins: entries whose pages have the same bytes.
  *
  * An index of all that is stored would cost each entry as much as its descriptor, and each free a search. So there is a
- * table of fixed size that is only a hint: the fingerprint of an object picks a set of 8 words, one cache line, and each
- * word has 32 more bits of a fingerprint and the entry that was stored under it. Nobody takes a word out. An entry that
- * a word names may be FREE by now, hold something else, or be of a cluster that is not there; whoever asks locks it,
- * as one does with any hint, and compares the bytes.
+ * table of fixed size that is only a hint: the fingerprint of an object picks a set of 8 words, one cache line, and
+ * each word has 32 more bits of a fingerprint and the entry that was stored under it. Nobody takes a word out. An entry
+ * that a word names may be FREE by now, hold something else, or be of a cluster that is not there; whoever asks locks
+ * it, as one does with any hint, and compares the bytes.
  *
  * What is compared is the object, not the page: it has been made anyway, one codec makes the same object of the same
  * page, and so nothing is decompressed. A twin in a frame is left alone, for its page may be about to change, and
@@ -78,7 +78,9 @@ void spw__twin_note(struct spw__space *sp, spw_entry_t e, uint64_t print)
 		if (hint && hint >> 32 != tag_of(print))
 			continue;
 		way = i;
-		/* What is said of these bytes already was not true any more, or this entry would not have been stored. */
+		/*
+		 * What is said of these bytes already was not true any more, or this entry would not have been stored.
+		 */
 		if (hint)
 			break;
 	}

@@ -3,19 +3,19 @@
  * Cleaning: making room out of segments that are partly dead.
  *
  * Moving the live rest of a segment costs a read and a write of that rest, so nothing is moved while there is room, and
- * only what is a quarter dead while it gets scarce. When there is none, dead space has to be found before the caller may
- * be told that the file is full. It may lie a little in each segment, so that moving the rest of any wins less than the
- * end of a batch wastes. So it is gathered, down to a quarter of a block a segment: a pass fills fewer segments than it
- * reads, but to their ends, and stops. The segment in which it stops is then dead by what was won, the next pass begins
- * with it, and once it is a quarter dead it is worth a batch that ends anywhere. A segment that was filled has nothing
- * dead, so each pass leaves fewer of them to clean, and there is a last one.
+ * only what is a quarter dead while it gets scarce. When there is none, dead space has to be found before the caller
+ * may be told that the file is full. It may lie a little in each segment, so that moving the rest of any wins less than
+ * the end of a batch wastes. So it is gathered, down to a quarter of a block a segment: a pass fills fewer segments
+ * than it reads, but to their ends, and stops. The segment in which it stops is then dead by what was won, the next
+ * pass begins with it, and once it is a quarter dead it is worth a batch that ends anywhere. A segment that was filled
+ * has nothing dead, so each pass leaves fewer of them to clean, and there is a last one.
  *
  * A segment that a fork shares comes free only when the other side lets go too: moving our objects would only add a
  * copy, so it is left alone.
  *
- * Where there is room on a lower tier, room is made by age instead: what has been on the file longest without being read
- * (reading frees it) goes down, so that what is written next finds room here. Nothing comes up but by being used, so
- * nothing goes back and forth.
+ * Where there is room on a lower tier, room is made by age instead: what has been on the file longest without being
+ * read (reading frees it) goes down, so that what is written next finds room here. Nothing comes up but by being used,
+ * so nothing goes back and forth.
  */
 #include "tier/file_internal.h"
 
@@ -25,7 +25,9 @@
 #define SCARCE      8u    /* free space is, below one part in */
 #define WORTH       (SPW__SEG_UNITS / 4)
 #define WORTH_TIGHT (SPW__BLOCK / SPW_UNIT / 4)
-/* The only free segment must take all of the first that is cleaned, even if packed anew it has one object's room less. */
+/*
+ * The only free segment must take all of the first that is cleaned, even if packed anew it has one object's room less.
+ */
 #define WORTH_FIRST (SPW__BLOCK / SPW_UNIT + 2)
 #define WORTH_ALL   (SPW__MIN_BATCH / SPW_UNIT) /* of all together: less is no room for an object */
 #define TRIM        16u
@@ -80,9 +82,9 @@ static uint32_t choose_oldest(struct spw__file *f)
 }
 
 /*
- * Plan to clean the segments that win most, of those that win `worth` units; the first is the one that wins most, `first`
- * at least. If even that is not worth a batch, their dead space is gathered in one of them: cleaning may claim one
- * segment less.
+ * Plan to clean the segments that win most, of those that win `worth` units; the first is the one that wins most,
+ * `first` at least. If even that is not worth a batch, their dead space is gathered in one of them: cleaning may claim
+ * one segment less.
  */
 static void plan(struct spw__file *f, uint32_t worth, uint32_t first)
 {

@@ -2,9 +2,9 @@
 /*
  * Swap without storage.
  *
- * A pool of compressed pages needs no file, but people count swap in files: what there is, how large, of which priority.
- * A ghost is counted like one and takes no byte. That a byte never reaches it must not hang on every caller's care,
- * so whatever would, comes to refuse() below.
+ * A pool of compressed pages needs no file, but people count swap in files: what there is, how large, of which
+ * priority. A ghost is counted like one and takes no byte. That a byte never reaches it must not hang on every caller's
+ * care, so whatever would, comes to refuse() below.
  */
 #include "tier/ghost.h"
 #include "platform/platform.h"

@@ -3,9 +3,9 @@
 # Signals sent to spillway reach the program; job control and kill -9 work as if spillway were not there.
 load lib
 
-# A program that answers signal $1 with exit status 33 and says through a fifo that it is ready to. bash runs a trap when
-# a builtin returns: one that waited for ever would not see a signal that came just before it began to. And it traps none
-# that was ignored when it began, as HUP is below nohup(1).
+# A program that answers signal $1 with exit status 33 and says through a fifo that it is ready to. bash runs a trap
+# when a builtin returns: one that waited for ever would not see a signal that came just before it began to. And it
+# traps none that was ignored when it began, as HUP is below nohup(1).
 waits_for() {
 	mkfifo "$T/ready" "$T/never"
 	"$SPILLWAY" run --ram 64M -- env --default-signal bash -c "trap 'exit 33' $1; echo >'$T/ready'; while :; do read -t 1 x <>'$T/never'; done" 3>&- &

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# How often a program below `spillway run` gets a signal that spillway gets too. spillway is stopped until the program has
-# had its own, so that a second one cannot melt into the first. SIGRTMIN comes last, by way of spillway, which passes on
-# in order of the numbers: nothing is under way then.
+# How often a program below `spillway run` gets a signal that spillway gets too. spillway is stopped until the program
+# has had its own, so that a second one cannot melt into the first. SIGRTMIN comes last, by way of spillway, which
+# passes on in order of the numbers: nothing is under way then.
 import fcntl
 import os
 import pty

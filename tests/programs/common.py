@@ -54,7 +54,7 @@ def read_samples(path):
 
 
 def main(cases):
-    """Run (name, function(scratch directory)) one by one. Arguments are parts of the names of those to run; none is all."""
+    """Run (name, function(scratch directory)) one by one. Arguments: parts of the names of those to run; none: all."""
     os.environ.update(LC_ALL="C", PYTHONHASHSEED="0")
     cases = [c for c in cases if len(sys.argv) < 2 or any(word in c[0] for word in sys.argv[1:])]
     expect(cases, f"no case is called {' or '.join(sys.argv[1:])}")

@@ -13,7 +13,8 @@
  *     open | getattr  held | none         of /data; held: no answer until none is said
  *
  * "short" does half and says so, "torn" does half and says all, "flip" changes one bit in the middle. Reading /control
- * gives the operations and the faults so far, and how many wait for an answer. Ends when it is unmounted, or by SIGTERM.
+ * gives the operations and the faults so far, and how many wait for an answer. Ends when it is unmounted, or by
+ * SIGTERM.
  */
 #define FUSE_USE_VERSION 31
 #include <errno.h>

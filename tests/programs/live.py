@@ -45,7 +45,7 @@ class Breathing:
 
 
 def comes_and_goes(scratch):
-    """A file is attached, the pool overflows onto it, and it is taken away again; what was on it is in the pool then."""
+    """A file is attached, the pool overflows onto it, and it is taken away; what was on it is in the pool then."""
     path, most = os.path.join(scratch, "swap"), 0
     p = Breathing(scratch, "--ram", "40M", "--swap", "zswap,size=12M")
     p.say("grow 7000")

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real programs under a cap of a quarter of the memory that they use without one.
 
-Each runs twice: alone, measured; then capped. Its output must be the same byte for byte, pages must really have gone out
-(the statistics say so), and the memory of the whole tree, sampled from outside, must have kept to the cap.
+Each runs twice: alone, measured; then capped. Its output must be the same byte for byte, pages must really have gone
+out (the statistics say so), and the memory of the whole tree, sampled from outside, must have kept to the cap.
 """
 import hashlib
 import os
@@ -27,8 +27,8 @@ def job(name):
     return os.path.join(HERE, "jobs", name)
 
 
-# Inputs: each writes the files that its programs read. They are large in few pieces: what is to go out decides the size,
-# and what a run takes is decided by how often the program comes back to it.
+# Inputs: each writes the files that its programs read. They are large in few pieces: what is to go out decides the
+# size, and what a run takes is decided by how often the program comes back to it.
 
 def words(scratch):
     """128 MiB in long lines, a third of them noise; a quarter of the lines is there twice."""

@@ -214,7 +214,9 @@ static int load(unsigned me)
 	rc = spw_load(sp, work[me], e, page, &where);
 	version = version_of(page);
 	if (rc == -EEXIST) {
-		/* The frame may be emptied before it is looked at: then there was none, and the load saw that it was. */
+		/*
+		 * The frame may be emptied before it is looked at: then there was none, and the load saw that it was.
+		 */
 		if (spw_cache_get(sp, e, &f))
 			return rc;
 		version = GET(frame[f]);

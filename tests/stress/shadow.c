@@ -14,8 +14,8 @@
  * still, to the byte, what the shadow says. Failures of put, begin, add, commit, reads and writes are injected, and
  * nothing may be lost by them. Drains begin, go on by steps and are cancelled. One tier is denied to the space, and of
  * the clusters taken some may use only some of the others: whatever is put on a tier is checked against that, below the
- * space. At the end the pool is drained to the file, the file to another pool, every page is checked again, everything is
- * freed, and every counter must be back where it began.
+ * space. At the end the pool is drained to the file, the file to another pool, every page is checked again, everything
+ * is freed, and every counter must be back where it began.
  */
 #include "platform/platform.h"
 #include "space/space.h"

@@ -1235,7 +1235,9 @@ static unsigned live_in(const struct rig *r, uint64_t segment)
 	return n;
 }
 
-/* With room below, segments are named in the order in which they were written, full as they are; with room here, none. */
+/*
+ * With room below, segments are named in the order in which they were written, full as they are; with room here, none.
+ */
 static void test_the_oldest_goes_first(void **state)
 {
 	struct rig *r = rig_new(3000, 1200, 1530);

@@ -1407,25 +1407,50 @@ static void writeback_sends_each_where_it_may_go(void **state)
 	spw_free_range(b->sp, below, 100);
 }
 
+/* n pages in the pool, one after another of a cluster that may use a lower file only and of one that may use any. */
+struct two_ways {
+	struct fake_tier *low;
+	spw_entry_t below, any;
+	unsigned n;
+};
+
+static spw_entry_t of_two_ways(const struct two_ways *t, unsigned i)
+{
+	return nth(i % 2 ? t->any : t->below, i);
+}
+
+static struct two_ways store_two_ways(struct bench *b, unsigned n)
+{
+	struct two_ways t = {.low = add_tier(b, true, 2, -5), .n = n};
+
+	t.below = take_only(b, BIT(0) | BIT(2));
+	t.any = take_only(b, 0xffff);
+	for (unsigned i = 0; i < n; i++)
+		assert_int_equal(store(b, of_two_ways(&t, i), TEXT, i), 0);
+	return t;
+}
+
+static void free_two_ways(struct bench *b, const struct two_ways *t)
+{
+	for (unsigned i = 0; i < t->n; i++)
+		check(b, of_two_ways(t, i), TEXT, i);
+	spw_free_range(b->sp, t->below, t->n);
+}
+
 static void a_full_tier_stops_only_those_that_need_it(void **state)
 {
 	struct bench *b = *state;
-	struct fake_tier *low = add_tier(b, true, 2, -5);
-	spw_entry_t below = take_only(b, BIT(0) | BIT(2)), any = take_only(b, 0xffff);
+	struct two_ways t = store_two_ways(b, 4);
 
-	for (unsigned i = 0; i < 4; i++)
-		assert_int_equal(store(b, nth(i % 2 ? any : below, i), TEXT, i), 0);
-	low->fail_begin = -ENOSPC;
+	t.low->fail_begin = -ENOSPC;
 	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), 2);
 	assert_int_equal(spw_writeback_poll(b->sp, 0), 2);
 	assert_int_equal(b->file->live, 2);
 	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), -ENOSPC);
-	low->fail_begin = 0;
+	t.low->fail_begin = 0;
 	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), 2);
 	assert_int_equal(spw_writeback_poll(b->sp, 0), 2);
-	for (unsigned i = 0; i < 4; i++)
-		check(b, nth(i % 2 ? any : below, i), TEXT, i);
-	spw_free_range(b->sp, below, 4);
+	free_two_ways(b, &t);
 	/* No batch tier at all is what it always was. */
 	assert_int_equal(spw_allow(b->sp, BIT(0)), 0);
 	assert_int_equal(spw_writeback_start(b->sp, UINT64_MAX, false), -ENODEV);
@@ -1492,17 +1517,12 @@ static void a_drain_leaves_what_may_go_nowhere(void **state)
 static void a_drain_knows_several_ways(void **state)
 {
 	struct bench *b = *state;
-	struct fake_tier *low = add_tier(b, true, 2, -5);
-	spw_entry_t below = take_only(b, BIT(0) | BIT(2)), any = take_only(b, 0xffff);
+	struct two_ways t = store_two_ways(b, 6);
 
-	for (unsigned i = 0; i < 6; i++)
-		assert_int_equal(store(b, nth(i % 2 ? any : below, i), TEXT, i), 0);
 	assert_int_equal(spw_drain(b->sp, b->w, &b->ram->tier), 0);
 	assert_int_equal(b->file->live, 3);
-	assert_int_equal(low->live, 3);
-	for (unsigned i = 0; i < 6; i++)
-		check(b, nth(i % 2 ? any : below, i), TEXT, i);
-	spw_free_range(b->sp, below, 6);
+	assert_int_equal(t.low->live, 3);
+	free_two_ways(b, &t);
 	spw_drain_cancel(b->sp, &b->ram->tier);
 }
 

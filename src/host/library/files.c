@@ -26,6 +26,7 @@
 #define MOST_BYTES  (1ull << 40) /* what a slot can address */
 #define DRAIN_STEP  64u          /* objects */
 #define DRAIN_NS    2000000u     /* at a time */
+#define GATE_NS     10000000u
 
 /* ---- what the file is ---- */
 
@@ -197,11 +198,22 @@ int spw_space_drain(struct spw_space *s, unsigned tier)
 
 /* ---- doing ---- */
 
-static void shut_gate(struct spw_space *s)
+/*
+ * False: somebody stays inside. It may wait for room, which is this thread's to make, so this does not wait for ever.
+ */
+static bool shut_gate(struct spw_space *s)
 {
+	uint64_t until = spw__plat_now_ns() + GATE_NS;
+
 	__atomic_store_n(&s->gate, 1, __ATOMIC_SEQ_CST);
-	for (unsigned spins = 0; __atomic_load_n(&s->inside, __ATOMIC_SEQ_CST); spins++)
+	for (unsigned spins = 0; __atomic_load_n(&s->inside, __ATOMIC_SEQ_CST); spins++) {
+		if (spw__plat_now_ns() > until) {
+			__atomic_store_n(&s->gate, 0, __ATOMIC_SEQ_CST);
+			return false;
+		}
 		spw__plat_relax(spins);
+	}
+	return true;
 }
 
 static void open_gate(struct spw_space *s)
@@ -212,7 +224,8 @@ static void open_gate(struct spw_space *s)
 /* A store that began before the drain may have landed on t yet: then there is more to do. */
 static int remove_tier(struct spw_space *s, struct spw_tier *t)
 {
-	shut_gate(s);
+	if (!shut_gate(s))
+		return SPW_DRAIN_MORE;
 	int ret = spw__space_remove_tier(s->layer, t);
 
 	open_gate(s);
@@ -240,9 +253,11 @@ static int drain_some(struct spw_space *s, struct spw_work *work, struct spw_tie
 	return ret;
 }
 
+/* > 0: not now. */
 static int add(struct spw_space *s, struct spw_tier *t)
 {
-	shut_gate(s);
+	if (!shut_gate(s))
+		return 1;
 	int ret = spw__space_add_tier(s->layer, t);
 
 	open_gate(s);

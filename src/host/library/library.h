@@ -23,7 +23,8 @@
  *
  * Locks: BUSY of a page; then those of the space layer. Who has one page BUSY only tries to have another, but if both
  * are of a range of one region that it takes in order. A thread has its signals blocked while it has a page BUSY or a seat. `enter` and
- * `leave` go around everything that may use a tier; a tier comes and goes while nobody is inside.
+ * `leave` go around everything that may use a tier; a tier comes and goes while nobody is inside. A thread enters before
+ * it has a page BUSY, and may wait for room inside.
  */
 #include "host/lock.h"
 #include "platform/spin.h"
@@ -255,7 +256,7 @@ void spw__room_take(struct spw_space *s, struct spw__seat *seat, unsigned n);
 /* The same of as many of n as there is room for now. Returns how many. */
 unsigned spw__room_try(struct spw_space *s, unsigned n);
 void spw__room_give(struct spw_space *s, uint64_t n);
-/* A store found no room: wait for some, outside. False: there will be none. */
+/* A store found no room: wait for some. False: there will be none. */
 bool spw__room_wait(struct spw_space *s);
 /* Take those n pages out that are not pinned. All are BUSY, ascending, in `state`; they are let go. 0 or -ENOSPC, ... */
 int spw__take_out(struct spw_space *s, struct spw__seat *seat, uint32_t *o, uint8_t *state, unsigned n);

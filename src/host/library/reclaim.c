@@ -278,10 +278,8 @@ bool spw__room_wait(struct spw_space *s)
 
 	if (__atomic_load_n(&s->full, __ATOMIC_ACQUIRE))
 		return false;
-	spw__leave(s);
 	spw__kick(s);
 	spw__wait(&s->room, seen, MS);
-	spw__enter(s);
 	return true;
 }
 
@@ -327,6 +325,16 @@ static bool send(struct spw_space *s, struct rounds *r, bool raw_only)
 	return ret > 0 || ret == -EAGAIN;
 }
 
+/* Take note of what has arrived in the files. Whether anything has. */
+static bool reap(struct spw_space *s, uint64_t wait_ns)
+{
+	bool some = spw_writeback_poll(s->layer, wait_ns) > 0;
+
+	if (some)
+		give_notice(s, false);
+	return some;
+}
+
 /* Keep the pool between its marks. Whether objects are on their way to the files. */
 static bool writeback(struct spw_space *s, struct rounds *r)
 {
@@ -336,7 +344,7 @@ static bool writeback(struct spw_space *s, struct rounds *r)
 	spw__zswap_set_size(s->zswap, limit);
 	if (!__atomic_load_n(&s->files, __ATOMIC_RELAXED))
 		return false;
-	spw_writeback_poll(s->layer, 0);
+	reap(s, 0);
 	s->zswap->ops->stats(s->zswap, &pool);
 	if (pool.used_bytes * 100 > limit * POOL_HIGH)
 		r->draining = true;
@@ -386,20 +394,24 @@ static bool round_once(struct spw_space *s, struct rounds *r)
 	/* A pool of few blocks can be full below its marks: of blocks of other sizes. */
 	if (!moving)
 		moving = __atomic_load_n(&s->files, __ATOMIC_RELAXED) && send(s, r, false);
-	bool moved = spw_writeback_poll(s->layer, MS) > 0;
+	bool moved = reap(s, MS);
 
 	spw__account(s);
-	give_notice(s, !moving && !moved && !spw_writeback_under_way(s->layer));
+	if (!moved)
+		give_notice(s, !moving && !spw_writeback_under_way(s->layer));
 	return moving || moved;
 }
 
 static void rest(struct spw_space *s, uint32_t seen)
 {
-	uint64_t time = spw_writeback_under_way(s->layer) ? MS : UPKEEP;
-
+	/* Somebody may wait for the room that a write makes. */
+	if (spw_writeback_under_way(s->layer)) {
+		reap(s, MS);
+		return;
+	}
 	__atomic_store_n(&s->asleep, 1, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&s->kick, __ATOMIC_SEQ_CST) == seen)
-		spw__wait(&s->kick, seen, time);
+		spw__wait(&s->kick, seen, UPKEEP);
 	__atomic_store_n(&s->asleep, 0, __ATOMIC_SEQ_CST);
 }
 

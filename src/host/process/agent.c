@@ -191,8 +191,8 @@ static struct spw_work *make_work(struct spw__agent *a)
 #define TWINS_MOST  (1u << 18)
 
 /*
- * With --dedup, how many objects are remembered to find equal ones: as many as the cap has pages. A pool of half the cap
- * that compresses 3:1 holds half as many again.
+ * With --dedup, how many objects are remembered to find equal ones: as many as the cap has pages. A pool of half the
+ * cap that compresses 3:1 holds half as many again.
  */
 static uint32_t twins(const struct spw__agent *a)
 {

@@ -45,7 +45,8 @@ static inline char *spw__frame_at(const struct spw__frames *f, uint32_t frame)
 }
 
 /*
- * Store the oldest frames, up to SPW_FRAMES_BATCH positions, and give their memory back. Host lock not held; one thread. Returns pages stored, 0 if the ring is empty, -ENOSPC when the tiers are full and nothing went.
+ * Store the oldest frames, up to SPW_FRAMES_BATCH positions, and give their memory back. Host lock not held; one
+ * thread. Returns pages stored, 0 if the ring is empty, -ENOSPC when the tiers are full and nothing went.
  */
 int spw__frames_store(struct spw__agent *a);
 #endif

@@ -102,7 +102,9 @@ static void rescue(void)
 		look(&spw__agent.place);
 }
 
-/* A thread to see on whether the way back is open: for the handler it would be too late. It sleeps, or it would starve. */
+/*
+ * A thread to see on whether the way back is open: for the handler it would be too late. It sleeps, or it would starve.
+ */
 static int sleep_meanwhile(void *agent)
 {
 	struct spw__place *p = &((struct spw__agent *)agent)->place;

@@ -100,8 +100,8 @@ static uint64_t pool_limit(const struct spw__agent *a)
 }
 
 /*
- * Start moving objects to the file; raw_only: those that the pool gains nothing by. Whether any are on their way. Making
- * room there reads segments back, which the handler must not wait for.
+ * Start moving objects to the file; raw_only: those that the pool gains nothing by. Whether any are on their way.
+ * Making room there reads segments back, which the handler must not wait for.
  */
 static bool send(struct spw__agent *a, bool raw_only, bool may_clean)
 {
@@ -347,7 +347,9 @@ static uint64_t rest(struct spw__agent *a, struct rounds *r, uint64_t room)
 		return DRAIN_REST;
 	if (resting)
 		return sleep_long(a, SPW_REST_PLACED, TICK_RESTING);
-	/* Where there was nothing to take, to look again costs a walk of the whole map. A fault that waits kicks, too. */
+	/*
+	 * Where there was nothing to take, to look again costs a walk of the whole map. A fault that waits kicks, too.
+	 */
 	if (r->dry) {
 		uint64_t dry = MS << r->dry, share = r->dry_cost * SCAN_SHARE;
 

@@ -235,8 +235,8 @@ static int scan_line(void *ctx, const char *text)
 	bool good = manageable(s->r, text, &start, &end);
 
 	/*
-	 * Behind a guard: the stack of a thread, with what libc keeps of it at the end. The kernel writes there when the
-	 * thread has exited, for those who wait for that, and a page that is out then fails it without an event.
+	 * Behind a guard: the stack of a thread, with what libc keeps of it at the end. The kernel writes there when
+	 * the thread has exited, for those who wait for that, and a page that is out then fails it without an event.
 	 */
 	if (good && s->guard == start && end - start >= SPW_REGION_MIN)
 		end -= THREAD_BLOCK;

@@ -44,8 +44,8 @@ static int open_theirs(const struct spw_ctl *c, int32_t fd, int flags)
 }
 
 /*
- * O_DIRECT where the filesystem has it. Locked, for as long as this process may have pages there: `spillway run` may end
- * before it, and another must not take the file then.
+ * O_DIRECT where the filesystem has it. Locked, for as long as this process may have pages there: `spillway run` may
+ * end before it, and another must not take the file then.
  */
 static int open_file(const struct spw_ctl *c, const struct spw_ctl_tier *t)
 {

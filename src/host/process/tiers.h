@@ -36,9 +36,9 @@ struct spw__tiers {
 };
 
 /*
- * Follow the table in the control region: open what is new and may be used, begin to empty what is to go. What cannot be
- * opened is named in the record, and tried again with back-off. Before the handler runs, or with agent.work held and not
- * the host lock.
+ * Follow the table in the control region: open what is new and may be used, begin to empty what is to go. What cannot
+ * be opened is named in the record, and tried again with back-off. Before the handler runs, or with agent.work held and
+ * not the host lock.
  */
 void spw__tiers_follow(struct spw__agent *a);
 /*

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory that grows and shrinks on demand, some of it checked each time. One word a line; each is answered by "done"."""
+"""Memory that grows and shrinks on demand, some of it checked each time. One word a line, each answered by "done"."""
 import mmap
 import random
 import sys

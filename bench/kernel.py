@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel offers instead: a memory cgroup, and swap in a file, in zswap, in zram. All of it is put back."""
+import contextlib
+import os
+import pathlib
+import tempfile
+import time
+
+from machine import Missing, command, read, write
+
+
+class Group:
+    """A memory cgroup, v1 or v2."""
+
+    def __init__(self):
+        """No group is made before limited()."""
+        v1 = pathlib.Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+        v2 = pathlib.Path("/sys/fs/cgroup/cgroup.controllers")
+        if v1.exists():
+            self.path, self.limit_name, self.counts_zswap = v1.parent, "memory.limit_in_bytes", False
+        elif v2.exists() and "memory" in read(v2).split():
+            self.path, self.limit_name, self.counts_zswap = v2.parent, "memory.max", True
+            try:
+                write(v2.parent / "cgroup.subtree_control", "+memory")
+            except OSError as e:
+                raise Missing(f"no memory cgroup: {e.strerror}") from e
+        else:
+            raise Missing("no memory cgroup")
+        self.path = self.path / f"spillway-bench-{os.getpid()}"
+
+    @contextlib.contextmanager
+    def limited(self, limit):
+        try:
+            self.path.mkdir()
+        except OSError as e:
+            raise Missing(f"memory cgroup: {e.strerror}") from e
+        try:
+            self.limit(limit)
+            yield lambda: write(self.path / "cgroup.procs", os.getpid())
+        finally:
+            for _ in range(100): # a process that has been waited for may still be leaving
+                try:
+                    self.path.rmdir()
+                    break
+                except OSError:
+                    time.sleep(0.05)
+
+    def limit(self, limit):
+        write(self.path / self.limit_name, limit)
+
+
+@contextlib.contextmanager
+def swapped_on(device, priority=32767):
+    command("mkswap", device)
+    command("swapon", "-p", str(priority), device)
+    try:
+        yield
+    finally:
+        if any(l.split()[0] == device for l in read("/proc/swaps").splitlines()):
+            command("swapoff", device)
+
+
+@contextlib.contextmanager
+def swapfile(folder, size, priority=32767):
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="spillway-bench-swap-") as f:
+        os.fchmod(f.fileno(), 0o600)
+        os.posix_fallocate(f.fileno(), 0, size)
+        with swapped_on(f.name, priority):
+            yield f.name
+
+
+@contextlib.contextmanager
+def zswap_on(percent):
+    """zswap with the best compressor that the kernel has; max_pool_percent as given, or as large as it goes."""
+    home = pathlib.Path("/sys/module/zswap/parameters")
+    if not home.exists():
+        raise Missing("no zswap in this kernel")
+    names = ["compressor", "max_pool_percent", "accept_threshold_percent", "shrinker_enabled", "enabled"]
+    before = {n: read(home / n) for n in names if (home / n).exists()}
+    try:
+        for name, value in (("compressor", zswap_compressor()), ("max_pool_percent", percent or 50), ("enabled", "Y")):
+            write(home / name, value)
+        yield
+    except PermissionError as e:
+        raise Missing(f"zswap: {e.strerror}") from e
+    finally:
+        with contextlib.suppress(PermissionError):
+            for name, value in before.items():
+                write(home / name, value)
+
+
+def zswap_compressor():
+    have = {l.split()[-1] for l in read("/proc/crypto").splitlines() if l.startswith("name ")}
+    return next((c for c in ("lz4", "lzo-rle", "lzo", "zstd") if c in have), "lzo")
+
+
+@contextlib.contextmanager
+def zram_on(size):
+    """A zram device of its own; yields its sysfs folder."""
+    try:
+        number = read("/sys/class/zram-control/hot_add")
+    except OSError as e:
+        raise Missing(f"no zram: {e.strerror}") from e
+    home = pathlib.Path(f"/sys/block/zram{number}")
+    try:
+        with contextlib.suppress(OSError):
+            write(home / "comp_algorithm", "lz4")
+        write(home / "disksize", size)
+        with swapped_on(f"/dev/zram{number}"):
+            yield home
+    finally:
+        write(home / "reset", 1)
+        write("/sys/class/zram-control/hot_remove", number)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all parts of the benchmark use: the machine's own figures, and programs that are run and watched."""
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+
+MIB = 1 << 20
+
+
+class Missing(Exception):
+    """This machine, or this user, cannot run a rival; the text says why."""
+
+
+def read(path):
+    return pathlib.Path(path).read_text(encoding="utf-8").strip()
+
+
+def write(path, text):
+    pathlib.Path(path).write_text(str(text), encoding="utf-8")
+
+
+def command(*words):
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Missing(f"{words[0]}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'failed'}")
+    return done.stdout.strip()
+
+
+def meminfo(name):
+    for line in read("/proc/meminfo").splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+class Peak(threading.Thread):
+    """The most that `value` says while a program runs."""
+
+    def __init__(self, value):
+        super().__init__(daemon=True)
+        self.value, self.most, self.over = value, 0, threading.Event()
+
+    def run(self):
+        while not self.over.wait(0.02):
+            self.most = max(self.most, self.value())
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.join()
+
+
+def run_program(words, env=None, enter=None):
+    begin = time.monotonic()
+    p = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, preexec_fn=enter)
+    try:
+        out, err = p.communicate()
+    finally:
+        if p.poll() is None:
+            p.kill()
+            p.wait()
+    if p.returncode:
+        raise Missing(f"exit status {p.returncode}: {err.strip()[-200:]}")
+    return out, time.monotonic() - begin
+
+
+def peak_of(words, env):
+    p = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=env)
+    _, status, usage = os.wait4(p.pid, 0)
+    p.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_maxrss * 1024
+
+
+def progress(text):
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def describe(folder):
+    cpu = next((l.split(":")[1].strip() for l in read("/proc/cpuinfo").splitlines() if l.startswith("model name")), "?")
+    disk = command("df", "--output=source,fstype,avail", "-BG", folder).splitlines()[-1].split()
+    return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "memory_bytes": meminfo("MemTotal"),
+            "kernel": os.uname().release, "disk": " ".join(disk)}

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bench/touch.c, run once under Spillway or under one of its rivals."""
+import json
+import os
+import tempfile
+
+from kernel import Group, swapfile, zram_on, zswap_on
+from machine import MIB, Missing, Peak, meminfo, read, run_program
+
+LATENCIES = ["p50", "p99", "max"]
+
+
+class Touch:
+    """Each run gives {"us": {phase: us a page}, "seconds": all of it}, and "pool", what held compressed pages."""
+
+    def __init__(self, build, folder, cap, options):
+        """options: of the program. The cap is what all_under_...() hold themselves to."""
+        self.program, self.spillway = str(build / "bench" / "touch"), str(build / "spillway")
+        self.dir, self.cap, self.options = folder, cap, options
+        self.limits = {}
+
+    def words(self, size):
+        return [self.program, str(size // MIB), *self.options]
+
+    def plain(self, size):
+        return self.parse(run_program(self.words(size)))
+
+    def under_spillway(self, size, cap, swap=()):
+        stats = tempfile.NamedTemporaryFile(dir=self.dir, prefix="spillway-bench-stats-")
+        with stats:
+            out = run_program([self.spillway, "run", "--ram", str(cap), *[f"--swap={s}" for s in swap], "--stats",
+                               stats.name, "--", *self.words(size), "compare"], env=dict(os.environ, TMPDIR=self.dir))
+            s = json.loads(read(stats.name))
+        result = self.parse(out)
+        result["stats"] = s
+        return result
+
+    def under_swapfile(self, size, limit):
+        with swapfile(self.dir, size * 2), Group().limited(limit) as enter:
+            return self.parse(run_program(self.words(size), enter=enter))
+
+    def under_zswap(self, size, limit, percent=0):
+        with zswap_on(percent), swapfile(self.dir, size * 2), Group().limited(limit) as enter:
+            with Peak(lambda: meminfo("Zswap")) as pool:
+                result = self.parse(run_program(self.words(size), enter=enter))
+        result["pool"] = pool.most
+        return result
+
+    def under_zram(self, size, limit):
+        with zram_on(size * 2) as home, Group().limited(limit) as enter:
+            result = self.parse(run_program(self.words(size), enter=enter))
+            result["pool"] = int(read(home / "mm_stat").split()[4])
+        return result
+
+    # What does not count against the kernel's limit is taken off it.
+
+    def all_under_zswap_full(self, size):
+        """Of a set that does not fit, compressed: the pool is always full."""
+        one_percent = meminfo("MemTotal") // 100
+        if Group().counts_zswap:
+            return self.under_zswap(size, self.cap)
+        if one_percent > self.cap * 3 // 4:
+            raise Missing("one hundredth of the machine's memory is most of the cap: choose a larger --cap")
+        return self.under_zswap(size, self.cap - one_percent, percent=1)
+
+    def all_under_zswap(self, size):
+        if Group().counts_zswap:
+            return self.under_zswap(size, self.cap)
+        return self.under_zswap(size, self.limit(self.under_zswap, size))
+
+    def all_under_zram(self, size):
+        return self.under_zram(size, self.limit(self.under_zram, size))
+
+    def limit(self, once, size):
+        """The limit with which a rival's limit and pool make the cap together, from a run that shows how it packs."""
+        if once not in self.limits:
+            limit = self.cap // 2
+            pool = once(size, limit)["pool"]
+            share = pool / (size - limit)
+            self.limits[once] = int((self.cap - size * share) / (1 - share))
+        if self.limits[once] < self.cap // 10:
+            raise Missing("the set does not fit into the cap, compressed")
+        return self.limits[once] // 4096 * 4096
+
+    @staticmethod
+    def parse(ran):
+        """Lines "phase us [p50 p99 max]"; those become phases of their own, as "phase p50"."""
+        out, seconds = ran
+        us = {}
+        for name, *figures in (line.split() for line in out.splitlines()):
+            us[name] = float(figures[0])
+            us.update({f"{name} {what}": float(f) for what, f in zip(LATENCIES, figures[1:])})
+        return {"seconds": seconds, "us": us}
