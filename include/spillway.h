@@ -15,7 +15,7 @@
  *	double *v = spw_region_address(region);
  *
  * Errors are -errno, success is 0. Every function may be called from any thread at once, but a region that is being
- * destroyed, or moved by spw_region_resize(), is used by nobody else. None is async-signal-safe. There are no
+ * destroyed or resized is used by nobody else. None is async-signal-safe. There are no
  * constructors; what belongs to the process and not to a space is the handler of SIGBUS (see SPW_FAULT_SIGNAL).
  *
  * A system call that is given memory which is out fails with EFAULT: the kernel does not fault on a program's behalf.
@@ -52,7 +52,7 @@ enum spw_fault_mode {
 struct spw_space_options {
 	size_t size;        /* sizeof(struct spw_space_options), set by SPW_SPACE_OPTIONS */
 	uint64_t ram;       /* bytes: the cap of resident pages, compressed pool and bookkeeping together; >= 4 MiB */
-	uint64_t zswap;     /* bytes of `ram` that the pool may take; 0: 80 % */
+	uint64_t zswap;     /* bytes of `ram` that the pool may take; 0: 90 % */
 	const char *codec;  /* "lz4", "zstd" or "zstd:LEVEL"; NULL: lz4 */
 	uint32_t fault;     /* enum spw_fault_mode */
 	uint64_t addresses; /* bytes that all regions may have together; 0: 256 GiB. Costs address space only */

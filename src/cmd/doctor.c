@@ -13,6 +13,7 @@
 #include "cmd/run.h"
 #include "cmd/say.h"
 #include "cmd/swapfile.h"
+#include "host/unlinked.h"
 
 enum verdict { OK, MISSING, OPTIONAL };
 
@@ -97,10 +98,10 @@ static void check_swapfile(void)
 	if (spw__swapfile_open(&o, true, &s)) {
 		line(MISSING, "swapfile",
 		     "no file can be made in %s; set TMPDIR, or say --swap file:PATH or --swap zswap",
-		     spw__swapfile_dir());
+		     spw__unlinked_dir());
 		return;
 	}
-	line(OK, "swapfile", "may grow to %s in %s", spw__size_text(s.max_bytes, room), spw__swapfile_dir());
+	line(OK, "swapfile", "may grow to %s in %s", spw__size_text(s.max_bytes, room), spw__unlinked_dir());
 	spw__swapfile_close(&s);
 }
 

@@ -12,7 +12,6 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <linux/fs.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,39 +19,15 @@
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
 #include <unistd.h>
 #include <uuid/uuid.h>
 
 #include "cmd/area.h"
 #include "cmd/say.h"
+#include "host/unlinked.h"
 
 #define LEAST_BYTES (1ull << 20)
 #define MOST_BYTES  (1ull << 40) /* what a slot can address */
-
-static bool in_ram(int fd)
-{
-	struct statfs fs;
-
-	return !fstatfs(fd, &fs) && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
-}
-
-static bool directory_in_ram(const char *dir)
-{
-	int fd = open(dir, O_PATH | O_CLOEXEC);
-	bool yes = fd >= 0 && in_ram(fd);
-
-	if (fd >= 0)
-		close(fd);
-	return yes;
-}
-
-const char *spw__swapfile_dir(void)
-{
-	const char *dir = getenv("TMPDIR");
-
-	return dir && *dir && !directory_in_ram(dir) ? dir : "/var/tmp";
-}
 
 int spw__swapfile_absolute(const char *path, char *out, size_t room)
 {
@@ -63,29 +38,6 @@ int spw__swapfile_absolute(const char *path, char *out, size_t room)
 	if (snprintf(out, room, "%s%s%s", cwd, *path == '/' ? "" : "/", path) >= (int)room)
 		return spw__fail("%s: too long", path);
 	return 0;
-}
-
-/* Buffered: all that is read and written here is the header. Agents open it O_DIRECT for themselves. */
-static int open_unlinked(const char *dir)
-{
-	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	char path[PATH_MAX];
-
-	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
-		return fd;
-	snprintf(path, sizeof(path), "%s/spillway-XXXXXX", dir);
-	fd = mkostemp(path, O_CLOEXEC);
-	if (fd >= 0)
-		unlink(path);
-	return fd;
-}
-
-/* How far a file may grow that has been given no size: what is free, less a tenth. */
-static uint64_t room(int fd)
-{
-	struct statfs fs;
-
-	return fstatfs(fd, &fs) ? 0 : (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize / 10 * 9;
 }
 
 /* A file that may grow does so in this run's processes. */
@@ -103,7 +55,7 @@ static int size_new(const struct spw_swap *o, struct spw_swapfile *s, const char
 {
 	char text[32];
 
-	s->max_bytes = o->size.unit ? o->size.value : room(s->fd);
+	s->max_bytes = o->size.unit ? o->size.value : spw__unlinked_room(s->fd);
 	if (s->max_bytes > MOST_BYTES && o->size.unit)
 		return spw__fail("--swap file: size=%s is too large; a swapfile holds up to 1 TiB",
 				 spw__size_text(s->max_bytes, text));
@@ -212,7 +164,7 @@ static int open_existing(const struct spw_swap *o, bool quiet, struct spw_swapfi
 		return failed;
 	/* It was ours alone; from now on every process that has pages there holds it too, and may outlive this one. */
 	flock(s->fd, LOCK_SH);
-	if (!a.device && in_ram(s->fd) && !quiet)
+	if (!a.device && spw__unlinked_in_ram(s->fd) && !quiet)
 		spw__say("%s is in memory (tmpfs), which the cap does not count", what);
 	return a.bytes ? use_existing(o, &a, s) : format_new(o, s);
 }
@@ -228,7 +180,7 @@ static int open_named(const struct spw_swap *o, bool quiet, struct spw_swapfile 
 		return open_existing(o, quiet, s, what);
 
 	snprintf(path, sizeof(path), "%s", s->path);
-	s->fd = open_unlinked(dirname(path));
+	s->fd = spw__unlinked_open(dirname(path));
 	return s->fd < 0 ? spw__fail("%s: %s", what, strerror(errno)) : format_new(o, s);
 }
 
@@ -269,9 +221,9 @@ int spw__swapfile_open(const struct spw_swap *o, bool quiet, struct spw_swapfile
 	} else if (o->path) {
 		failed = open_named(o, quiet, out);
 	} else {
-		const char *dir = spw__swapfile_dir();
+		const char *dir = spw__unlinked_dir();
 
-		out->fd = open_unlinked(dir);
+		out->fd = spw__unlinked_open(dir);
 		failed = out->fd < 0
 				 ? spw__fail(
 					   "no swapfile in %s: %s; set TMPDIR, or say --swap file:PATH or --swap zswap",

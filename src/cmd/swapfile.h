@@ -20,9 +20,6 @@ struct spw_swapfile {
 	char path[PATH_MAX]; /* as it was given; what is made there has no name */
 };
 
-/* The directory that unlinked swapfiles are made in: $TMPDIR or /var/tmp; not one that is itself in RAM. */
-const char *spw__swapfile_dir(void);
-
 /* The path as it can be said in every working directory. 0, or SPW_EXIT_FAILED with the one line said. */
 int spw__swapfile_absolute(const char *path, char *out, size_t room);
 

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Clones: another page table over the same entries.
+ *
+ * To copy a region that is mostly out would bring all of it in. The clone holds the entries instead, each counted once
+ * more. A page that is in has the bytes nowhere else, or has them behind its entry as well: it becomes the frame of its
+ * entry, where the other page table finds it. Nothing is compressed, read or copied for the clone; what is shared ends
+ * page by page, when either side writes (page.c).
+ */
+#include "host/library/library.h"
+#include "host/uffd.h"
+#include "platform/sys.h"
+
+#include <errno.h>
+
+/* Page o is IN and BUSY: the frame of its entry from now on, and written to by nobody who does not ask. */
+static int make_frame(struct spw_space *s, uint32_t o, uint8_t *state)
+{
+	spw_entry_t e;
+	int ret = spw__page_entry(s, o, &e);
+
+	if (ret)
+		return ret;
+	void *p = (void *)(uintptr_t)spw__page_va(s, o);
+
+	while (!(*state & SPW__PROT) && spw__uffd_protect(s->uffd, p, SPW_PAGE, 1) == -EAGAIN)
+		spw__sys0(SYS_sched_yield);
+	*state |= SPW__PROT;
+	if (*state & SPW__FRAME)
+		return 0;
+	ret = spw_cache_add(s->layer, e, o);
+	if (ret == 0)
+		*state |= SPW__FRAME;
+	/* Another page is its frame already. */
+	return ret == -EEXIST ? 0 : ret;
+}
+
+/* c, of the clone, is to have what o has. */
+static int share_page(struct spw_space *s, uint32_t o, uint32_t c)
+{
+	uint8_t state = spw__page_lock(s, o);
+	int ret = state & SPW__IN ? make_frame(s, o, &state) : 0;
+	spw_entry_t e = spw__page_held(s, o);
+
+	if (ret == 0 && spw_kind(s->layer, e) != SPW_FREE)
+		ret = spw_dup(s->layer, &e, 1);
+	else
+		e.idx = c;
+	if (ret == 0)
+		spw__page_hold(s, c, e);
+	spw__page_unlock(s, o, state);
+	return ret;
+}
+
+static int share_leaf(struct spw_region *r, struct spw_region *clone, uint64_t number)
+{
+	struct spw_space *s = r->space;
+	uint64_t at = number * SPW__LEAF_BYTES, pages = (r->bytes - at) / SPW_PAGE;
+	uint32_t o, c;
+
+	if (!spw__position_if(r, r->base + at, &o))
+		return 0;
+	int ret = spw__position(clone, clone->base + at, &c);
+
+	if (ret)
+		return ret;
+	__atomic_store_n(&s->leaf[o / SPW_CLUSTER].shared, 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&s->leaf[c / SPW_CLUSTER].shared, 1, __ATOMIC_RELEASE);
+	for (uint32_t i = 0; i < SPW_CLUSTER && i < pages && !ret; i++)
+		ret = share_page(s, o + i, c + i);
+	return ret;
+}
+
+int spw_region_clone(struct spw_region *r, struct spw_region **out)
+{
+	struct spw_region *clone;
+	int ret = spw__region_make(r->space, r->bytes, &clone);
+
+	for (uint64_t i = 0; i < r->span / SPW__LEAF_BYTES && !ret; i++) {
+		struct spw__call c;
+
+		spw__call_begin(r->space, &c);
+		ret = share_leaf(r, clone, i);
+		spw__call_end(r->space, &c);
+		if (ret)
+			spw_region_destroy(clone);
+	}
+	if (ret == 0)
+		*out = clone;
+	return ret;
+}

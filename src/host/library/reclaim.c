@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Keeping under the cap.
+ *
+ * What may be resident is the cap less what the pool and the bookkeeping take; both change with every page that goes.
+ * So each batch ends with a new account, and a page is counted before it comes in: the cap holds at every moment, not
+ * after the next look.
+ *
+ * A page is taken out where it is. It is write-protected, so that what is compressed is what is dropped; a thread that
+ * writes to it meanwhile waits for as long as its batch takes. Nothing is moved aside: to fetch a page back from the
+ * pool costs no more than to move it twice. Pages that are BACKED are dropped only. The ranges of a batch go to the
+ * kernel in one call.
+ *
+ * A thread of the space does that ahead of need, a thread that faults does it itself when there is no room left.
+ * Writeback, cleaning and all that concerns the files is the former's.
+ */
+#include "host/library/library.h"
+#include "host/uffd.h"
+#include "platform/platform.h"
+#include "platform/sys.h"
+#include "tier/zswap.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+
+#define MS              1000000ull
+#define BUDGET_LEAST    64u /* pages: two windows, whatever the rest takes */
+#define ROOM_LOW        64u /* the thread begins at budget / ROOM_LOW free pages */
+#define ROOM_HIGH       32u /* and ends at budget / ROOM_HIGH */
+#define POOL_HIGH       95u /* % of the pool's limit */
+#define POOL_LOW        90u
+#define WRITEBACK_BYTES (1u << 20) /* asked for at a time */
+#define COMPACT_PAGES   64u
+#define UPKEEP          (1000 * MS)
+#define BOOKS_A_PAGE    2u /* bytes of a position: state and age */
+
+/* ---- the account ---- */
+
+static uint64_t metadata(struct spw_space *s, const struct spw_tier_stats *pool)
+{
+	struct spw__space_stats layer;
+	struct spw_tier_stats file;
+
+	spw_stats(s->layer, &layer);
+	uint64_t bytes = layer.metadata_bytes + pool->metadata_bytes +
+			 layer.clusters * (SPW_CLUSTER * BOOKS_A_PAGE + sizeof(struct spw__leaf)) + sizeof(*s);
+
+	for (unsigned i = 0; i < SPW__LIB_FILES; i++) {
+		struct spw_tier *t = __atomic_load_n(&s->file[i].tier, __ATOMIC_ACQUIRE);
+
+		if (!t)
+			continue;
+		t->ops->stats(t, &file);
+		bytes += file.metadata_bytes;
+	}
+	return bytes + (s->probation.head - s->probation.tail + s->main.head - s->main.tail) * sizeof(uint32_t) +
+	       (uint64_t)(__builtin_popcount(__atomic_load_n(&s->seats, __ATOMIC_RELAXED)) + 2) *
+		       (s->seat_bytes / SPW__SEATS);
+}
+
+void spw__account(struct spw_space *s)
+{
+	struct spw_tier_stats pool;
+	uint64_t ram = __atomic_load_n(&s->ram, __ATOMIC_RELAXED), used, peak;
+
+	s->zswap->ops->stats(s->zswap, &pool);
+	uint64_t rest = metadata(s, &pool);
+
+	__atomic_store_n(&s->metadata, rest, __ATOMIC_RELAXED);
+	rest += pool.used_bytes;
+	uint64_t budget = rest < ram ? (ram - rest) / SPW_PAGE : 0;
+
+	__atomic_store_n(&s->budget, budget > BUDGET_LEAST ? budget : BUDGET_LEAST, __ATOMIC_RELAXED);
+	used = rest + __atomic_load_n(&s->resident, __ATOMIC_RELAXED) * SPW_PAGE;
+	peak = __atomic_load_n(&s->peak, __ATOMIC_RELAXED);
+	while (used > peak &&
+	       !__atomic_compare_exchange_n(&s->peak, &peak, used, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+}
+
+/* Pages that may still come in; negative: over. */
+static int64_t headroom(const struct spw_space *s)
+{
+	return (int64_t)__atomic_load_n(&s->budget, __ATOMIC_RELAXED) -
+	       (int64_t)__atomic_load_n(&s->resident, __ATOMIC_RELAXED);
+}
+
+/* ---- taking out ---- */
+
+static bool follows(uint32_t o, uint32_t before)
+{
+	return o == before + 1 && o % SPW_CLUSTER;
+}
+
+static unsigned run_length(const uint32_t *o, unsigned n)
+{
+	unsigned len = 1;
+
+	while (len < n && follows(o[len], o[len - 1]))
+		len++;
+	return len;
+}
+
+/* The kernel takes one range, or on recent ones (6.13) a vector of them. */
+static void drop_ranges(struct spw_space *s, struct iovec *v, unsigned n)
+{
+	for (unsigned i = 0; i < n;) {
+		long ret = s->whole_vector && n - i > 1
+				   ? spw__sys5(SYS_process_madvise, s->pidfd, &v[i], n - i, MADV_DONTNEED, 0)
+				   : -EINVAL;
+
+		if (ret > 0) {
+			for (; i < n && (size_t)ret >= v[i].iov_len; i++)
+				ret -= (long)v[i].iov_len;
+			continue;
+		}
+		s->whole_vector = s->whole_vector && n - i == 1;
+		ret = spw__sys3(SYS_madvise, v[i].iov_base, v[i].iov_len, MADV_DONTNEED);
+		if (ret && ret != -EAGAIN)
+			spw__lib_die("cannot drop a page", (int)-ret);
+		i += ret == 0;
+	}
+}
+
+void spw__drop(struct spw_space *s, const uint32_t *o, unsigned n)
+{
+	struct iovec v[SPW__BATCH];
+	unsigned ranges = 0;
+
+	for (unsigned i = 0, len; i < n; i += len) {
+		len = run_length(o + i, n - i);
+		v[ranges++] = (struct iovec){(void *)(uintptr_t)spw__page_va(s, o[i]), (size_t)len * SPW_PAGE};
+	}
+	drop_ranges(s, v, ranges);
+}
+
+/* Those that can be written are not from now on. */
+static void protect(const struct spw_space *s, const uint32_t *o, uint8_t *state, unsigned n)
+{
+	for (unsigned i = 0, len; i < n; i += len) {
+		len = 1;
+		if (state[i] & SPW__PROT)
+			continue;
+		while (i + len < n && follows(o[i + len], o[i + len - 1]) && !(state[i + len] & SPW__PROT))
+			len++;
+		void *p = (void *)(uintptr_t)spw__page_va(s, o[i]);
+
+		while (spw__uffd_protect(s->uffd, p, (size_t)len * SPW_PAGE, 1) == -EAGAIN)
+			spw__sys0(SYS_sched_yield);
+		for (unsigned j = 0; j < len; j++)
+			state[i + j] |= SPW__PROT;
+	}
+}
+
+/* It is BACKED: what is left to do before its page can go. */
+static void leave_frame(struct spw_space *s, uint32_t o, uint8_t state)
+{
+	if (state & SPW__FRAME && spw_cache_del(s->layer, spw__page_held(s, o), o, true))
+		spw__lib_die("a page is not the frame of its entry", 0);
+}
+
+int spw__take_out(struct spw_space *s, struct spw__seat *seat, uint32_t *o, uint8_t *state, unsigned n)
+{
+	uint32_t gone[SPW__BATCH] = {0};
+	unsigned out = 0;
+	int ret = 0;
+
+	protect(s, o, state, n);
+	for (unsigned i = 0; i < n; i++) {
+		seat->clean += !!(state[i] & SPW__BACKED);
+		if (!(state[i] & SPW__BACKED) && !ret)
+			ret = spw__page_store(s, seat, o[i], &state[i]);
+		if (state[i] & SPW__BACKED) {
+			leave_frame(s, o[i], state[i]);
+			gone[out++] = o[i];
+		}
+	}
+	spw__drop(s, gone, out);
+	for (unsigned i = 0; i < n; i++) {
+		bool went = state[i] & SPW__BACKED;
+
+		if (went)
+			spw__age_mark(s, o[i]);
+		spw__page_unlock(s, o[i], went ? state[i] & (SPW__QUEUED | SPW__MAIN) : state[i]);
+	}
+	seat->out += out;
+	spw__room_give(s, out);
+	return ret;
+}
+
+static void sort(uint32_t *o, unsigned n)
+{
+	for (unsigned i = 1; i < n; i++) {
+		uint32_t x = o[i];
+		unsigned at = i;
+
+		for (; at && o[at - 1] > x; at--)
+			o[at] = o[at - 1];
+		o[at] = x;
+	}
+}
+
+/*
+ * Take the next batch out. Pages that went (> 0); 0: there are none that may go; -EBUSY: somebody is at all of them;
+ * -ENOSPC, -ENOMEM: none could for want of room.
+ */
+static int take_batch(struct spw_space *s, struct spw__seat *seat)
+{
+	uint8_t state[SPW__BATCH], none[SPW__BATCH] = {0};
+	uint32_t back[SPW__BATCH];
+	unsigned n = spw__queue_pop(s, seat->position, SPW__BATCH), kept = 0, busy = 0;
+	uint64_t before = seat->out;
+
+	sort(seat->position, n);
+	for (unsigned i = 0; i < n; i++) {
+		uint32_t o = seat->position[i];
+
+		if (!spw__page_try(s, o, &state[kept])) {
+			back[busy++] = o;
+			continue;
+		}
+		state[kept] &= ~SPW__QUEUED;
+		if (state[kept] & SPW__IN && !(state[kept] & SPW__PINNED))
+			seat->position[kept++] = o;
+		else
+			spw__page_unlock(s, o, state[kept]);
+	}
+	int ret = spw__take_out(s, seat, seat->position, state, kept);
+
+	/* Those without a place have their turn again, and those that somebody is at. */
+	for (unsigned i = 0; i < kept && ret; i++) {
+		uint8_t now = spw__page_lock(s, seat->position[i]);
+
+		if (now & SPW__IN && !(now & SPW__QUEUED)) {
+			spw__queue_push(s, &seat->position[i], &now, 1);
+			now |= SPW__QUEUED;
+		}
+		spw__page_unlock(s, seat->position[i], now);
+	}
+	spw__queue_push(s, back, none, busy);
+	spw__account(s);
+	if (seat->out != before)
+		return (int)(seat->out - before);
+	return ret ? ret : n ? -EBUSY : 0;
+}
+
+/* ---- making room ---- */
+
+void spw__kick(struct spw_space *s)
+{
+	__atomic_add_fetch(&s->kick, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&s->asleep, __ATOMIC_SEQ_CST))
+		spw__wake_all(&s->kick);
+}
+
+void spw__room_give(struct spw_space *s, uint64_t n)
+{
+	if (n)
+		__atomic_sub_fetch(&s->resident, n, __ATOMIC_RELAXED);
+}
+
+unsigned spw__room_try(struct spw_space *s, unsigned n)
+{
+	int64_t left = headroom(s);
+
+	if (left < 0)
+		left = 0;
+	n = n < left ? n : (unsigned)left;
+	if (n)
+		__atomic_add_fetch(&s->resident, n, __ATOMIC_RELAXED);
+	return n;
+}
+
+bool spw__room_wait(struct spw_space *s)
+{
+	uint32_t seen = __atomic_load_n(&s->room, __ATOMIC_ACQUIRE);
+
+	if (__atomic_load_n(&s->full, __ATOMIC_ACQUIRE))
+		return false;
+	spw__kick(s);
+	spw__wait(&s->room, seen, MS);
+	return true;
+}
+
+void spw__room_take(struct spw_space *s, struct spw__seat *seat, unsigned n)
+{
+	__atomic_add_fetch(&s->resident, n, __ATOMIC_RELAXED);
+	if (headroom(s) < (int64_t)(__atomic_load_n(&s->budget, __ATOMIC_RELAXED) / ROOM_LOW) &&
+	    __atomic_load_n(&s->asleep, __ATOMIC_RELAXED))
+		spw__kick(s);
+	while (headroom(s) < 0) {
+		if (take_batch(s, seat) > 0)
+			continue;
+		if (headroom(s) < 0 && !spw__room_wait(s)) {
+			seat->overs++;
+			return;
+		}
+	}
+}
+
+/* ---- the thread ---- */
+
+/* What it remembers from round to round. */
+struct rounds {
+	bool draining; /* the pool is between its marks, on the way down */
+	uint64_t upkept, compacted;
+	struct spw__seat *seat;
+};
+
+static void give_notice(struct spw_space *s, bool full)
+{
+	__atomic_store_n(&s->full, full, __ATOMIC_RELEASE);
+	__atomic_add_fetch(&s->room, 1, __ATOMIC_RELEASE);
+	spw__wake_all(&s->room);
+}
+
+/* Start moving objects to the files. Whether any are on their way. */
+static bool send(struct spw_space *s, struct rounds *r, bool raw_only)
+{
+	int ret = spw_writeback_start(s->layer, WRITEBACK_BYTES, raw_only);
+
+	if (ret == -ENOSPC)
+		ret = spw_clean(s->layer, r->seat->work);
+	return ret > 0 || ret == -EAGAIN;
+}
+
+/* Take note of what has arrived in the files. Whether anything has. */
+static bool reap(struct spw_space *s, uint64_t wait_ns)
+{
+	bool some = spw_writeback_poll(s->layer, wait_ns) > 0;
+
+	if (some)
+		give_notice(s, false);
+	return some;
+}
+
+/* Keep the pool between its marks. Whether objects are on their way to the files. */
+static bool writeback(struct spw_space *s, struct rounds *r)
+{
+	uint64_t limit = __atomic_load_n(&s->zswap_bytes, __ATOMIC_RELAXED);
+	struct spw_tier_stats pool;
+
+	spw__zswap_set_size(s->zswap, limit);
+	if (!__atomic_load_n(&s->files, __ATOMIC_RELAXED))
+		return false;
+	reap(s, 0);
+	s->zswap->ops->stats(s->zswap, &pool);
+	if (pool.used_bytes * 100 > limit * POOL_HIGH)
+		r->draining = true;
+	else if (pool.used_bytes * 100 < limit * POOL_LOW)
+		r->draining = false;
+	return send(s, r, !r->draining);
+}
+
+static void upkeep(struct spw_space *s, struct rounds *r)
+{
+	uint64_t now = spw__plat_now_ns();
+
+	if (now - r->compacted > MS) {
+		r->compacted = now;
+		spw_compact(s->layer, COMPACT_PAGES);
+	}
+	if (now - r->upkept > UPKEEP) {
+		r->upkept = now;
+		if (__atomic_load_n(&s->files, __ATOMIC_RELAXED))
+			spw_clean(s->layer, r->seat->work);
+	}
+}
+
+/* One round. Whether there is more to do at once. */
+static bool round_once(struct spw_space *s, struct rounds *r)
+{
+	bool moving = writeback(s, r);
+
+	if (headroom(s) >= (int64_t)(__atomic_load_n(&s->budget, __ATOMIC_RELAXED) / ROOM_HIGH)) {
+		spw__account(s);
+		return r->draining && moving;
+	}
+	int ret = take_batch(s, r->seat);
+
+	if (ret > 0) {
+		give_notice(s, false);
+		return true;
+	}
+	if (ret == -EBUSY)
+		return true;
+	if (ret == 0) {
+		/* All of it is pinned. */
+		if (headroom(s) < 0)
+			give_notice(s, true);
+		return false;
+	}
+	/* A pool of few blocks can be full below its marks: of blocks of other sizes. */
+	if (!moving)
+		moving = __atomic_load_n(&s->files, __ATOMIC_RELAXED) && send(s, r, false);
+	bool moved = reap(s, MS);
+
+	spw__account(s);
+	if (!moved)
+		give_notice(s, !moving && !spw_writeback_under_way(s->layer));
+	return moving || moved;
+}
+
+static void rest(struct spw_space *s, uint32_t seen)
+{
+	/* Somebody may wait for the room that a write makes. */
+	if (spw_writeback_under_way(s->layer)) {
+		reap(s, MS);
+		return;
+	}
+	__atomic_store_n(&s->asleep, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&s->kick, __ATOMIC_SEQ_CST) == seen)
+		spw__wait(&s->kick, seen, UPKEEP);
+	__atomic_store_n(&s->asleep, 0, __ATOMIC_SEQ_CST);
+}
+
+void *spw__reclaim_main(void *space)
+{
+	struct spw_space *s = space;
+	struct rounds r = {.seat = spw__seat_take(s)};
+
+	while (!__atomic_load_n(&s->stop, __ATOMIC_ACQUIRE)) {
+		uint32_t seen = __atomic_load_n(&s->kick, __ATOMIC_SEQ_CST);
+
+		bool asked = spw__request_serve(s, r.seat);
+
+		upkeep(s, &r);
+		if (!round_once(s, &r) && !asked)
+			rest(s, seen);
+	}
+	while (spw_writeback_under_way(s->layer))
+		spw_writeback_poll(s->layer, MS);
+	spw__seat_give(s, r.seat);
+	return NULL;
+}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Another size for a region.
+ *
+ * In place where its leaves reach, or where the addresses behind them are free. Else the mapping moves, as with
+ * mremap(2): the pages that are in go with it, their leaves get another address, and what is out stays where it is, for
+ * no entry says where its page is mapped.
+ *
+ * A mapping that moves loses its registration, and with it the protection of pages that are clean. Nobody uses the
+ * region meanwhile but who takes its pages out, so all of them are held.
+ */
+#include "host/library/library.h"
+#include "host/uffd.h"
+#include "platform/sys.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+static uint64_t leaves(uint64_t span)
+{
+	return span / SPW__LEAF_BYTES;
+}
+
+static bool has_pins(struct spw_region *r, uint64_t from)
+{
+	uint32_t o;
+
+	for (uint64_t va = r->base + from; va < r->base + r->bytes; va += SPW_PAGE) {
+		if (!spw__position_if(r, va, &o))
+			va |= SPW__LEAF_BYTES - SPW_PAGE;
+		else if (__atomic_load_n(&r->space->state[o], __ATOMIC_RELAXED) & SPW__PINNED)
+			return true;
+	}
+	return false;
+}
+
+/* Room for more clusters; none taken. */
+static int widen(struct spw_region *r, uint64_t span)
+{
+	if (leaves(span) <= r->most)
+		return 0;
+	uint32_t *wider = spw__lib_map(leaves(span) * sizeof(*wider));
+
+	if (!wider)
+		return -ENOMEM;
+	memcpy(wider, r->cluster, leaves(r->span) * sizeof(*wider));
+	munmap(r->cluster, r->most * sizeof(*wider));
+	r->cluster = wider;
+	r->most = leaves(span);
+	return 0;
+}
+
+static int shrink(struct spw_region *r, uint64_t bytes, uint64_t span)
+{
+	sigset_t signals;
+
+	if (has_pins(r, bytes))
+		return -EBUSY;
+	spw__region_discard(r, r->base + bytes, r->base + r->bytes);
+	r->bytes = bytes;
+	if (span == r->span)
+		return 0;
+	spw__signals_block(&signals);
+	spw__region_say(r->base + span, r->span - span, NULL);
+	spw__region_drop_leaves(r, r->base + span);
+	munmap((void *)(uintptr_t)(r->base + span), r->span - span);
+	pthread_sigmask(SIG_SETMASK, &signals, NULL);
+	r->span = span;
+	return 0;
+}
+
+/* The addresses behind it. */
+static int extend(struct spw_region *r, uint64_t span)
+{
+	uint64_t end = r->base + r->span;
+	long p = spw__sys6(SYS_mmap, (long)end, (long)(span - r->span), PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (p != (long)end) {
+		/* A kernel that does not know the flag takes the address for a hint. */
+		if (p > 0 || p < -(long)SPW_PAGE)
+			munmap((void *)p, span - r->span);
+		return -EEXIST;
+	}
+	int ret = spw__region_prepare(r->space, end, span - r->span);
+
+	if (ret)
+		munmap((void *)(uintptr_t)end, span - r->span);
+	return ret;
+}
+
+/* Every page of it. */
+static void hold_all(struct spw_region *r, bool hold)
+{
+	struct spw_space *s = r->space;
+
+	for (uint64_t i = 0; i < leaves(r->span); i++) {
+		for (uint32_t p = 0; r->cluster[i] && p < SPW_CLUSTER; p++) {
+			uint32_t o = (r->cluster[i] - 1) * SPW_CLUSTER + p;
+
+			if (hold)
+				s->state[o] = spw__page_lock(s, o) | SPW__BUSY;
+			else
+				spw__page_unlock(s, o, s->state[o] & ~SPW__BUSY);
+		}
+	}
+}
+
+/* The pages of the region are at `base` now, registered anew: whether they can be written to is to be as it was. */
+static void settle(struct spw_region *r, uint64_t base)
+{
+	struct spw_space *s = r->space;
+
+	while (spw__uffd_protect(s->uffd, (void *)(uintptr_t)base, r->span, 1) == -EAGAIN)
+		spw__sys0(SYS_sched_yield);
+	for (uint64_t i = 0; i < leaves(r->span); i++) {
+		uint32_t c = r->cluster[i] - 1;
+
+		if (!r->cluster[i])
+			continue;
+		s->leaf[c].va = base + i * SPW__LEAF_BYTES;
+		for (uint32_t o = c * SPW_CLUSTER; o < (c + 1) * SPW_CLUSTER; o++)
+			s->state[o] |= s->state[o] & SPW__IN ? SPW__PROT : 0;
+	}
+}
+
+static int move(struct spw_region *r, uint64_t span)
+{
+	struct spw_space *s = r->space;
+	uint64_t base, old = r->base;
+	sigset_t signals;
+	int ret = spw__region_map(s, span, &base);
+
+	if (ret)
+		return ret;
+	spw__signals_block(&signals);
+	hold_all(r, true);
+	void *p = mremap((void *)(uintptr_t)old, r->span, r->span, MREMAP_MAYMOVE | MREMAP_FIXED,
+			 (void *)(uintptr_t)base);
+
+	if (p == MAP_FAILED) {
+		ret = -errno;
+		munmap((void *)(uintptr_t)base, span);
+	} else {
+		ret = spw__region_prepare(s, base, r->span);
+		if (ret)
+			spw__lib_die("cannot register a region that was moved", -ret);
+		settle(r, base);
+		spw__region_say(old, r->span, NULL);
+		r->base = base;
+	}
+	hold_all(r, false);
+	pthread_sigmask(SIG_SETMASK, &signals, NULL);
+	return ret;
+}
+
+static int grow(struct spw_region *r, uint64_t span)
+{
+	int ret;
+
+	if (leaves(span) > r->space->clusters)
+		return -ENOMEM;
+	ret = widen(r, span);
+	if (ret)
+		return ret;
+	ret = extend(r, span);
+	if (ret)
+		ret = has_pins(r, 0) ? -EBUSY : move(r, span);
+	if (ret)
+		return ret;
+	spw__region_say(r->base, span, r);
+	r->span = span;
+	return 0;
+}
+
+int spw_region_resize(struct spw_region *r, size_t bytes)
+{
+	uint64_t whole = ((uint64_t)bytes + SPW_PAGE - 1) / SPW_PAGE * SPW_PAGE;
+	uint64_t span = (whole + SPW__LEAF_BYTES - 1) / SPW__LEAF_BYTES * SPW__LEAF_BYTES;
+	int ret = 0;
+
+	if (!bytes || span < bytes)
+		return bytes ? -ENOMEM : -EINVAL;
+	if (whole < r->bytes)
+		return shrink(r, whole, span);
+	if (span > r->span)
+		ret = grow(r, span);
+	if (ret == 0)
+		r->bytes = whole;
+	return ret;
+}
