@@ -3,7 +3,9 @@
 libspillway beside its rivals: the same program with memory of the library, under `spillway run`, and under what the
 kernel offers, with all that is compressed under the cap too. In random order within each round.
 
-zram has no way to the disk: where the set does not fit, compressed, there is no row of it.
+Spillway's pools are of one size, four fifths of the cap or, where all fits, nine tenths. The kernel's comes in
+hundredths of the machine's memory. zram has no way to the disk: where the set does not fit, compressed, there is no row
+of it.
 """
 from compare import compare
 from kernel import zswap_compressor
@@ -33,10 +35,12 @@ def library(build, folder, cap, rounds):
 def rivals_of_four(touch):
     """Of which some is on disk."""
     size, cap = 4 * touch.cap, touch.cap
+    pool = cap * 8 // 10
     return [
-        ("library, signal", lambda: touch.in_library(size, "signal")),
-        ("library, thread", lambda: touch.in_library(size, "thread")),
-        (f"spillway --ram {cap // MIB}M", lambda: touch.under_spillway(size, cap)),
+        ("library, signal", lambda: touch.in_library(size, "signal", pool)),
+        ("library, thread", lambda: touch.in_library(size, "thread", pool)),
+        (f"spillway --ram {cap // MIB}M --swap zswap,size=80%",
+         lambda: touch.under_spillway(size, cap, ["zswap,size=80%", "file"])),
         (f"zswap {zswap_compressor()} + swapfile, all under the cap", lambda: touch.all_under_zswap_full(size)),
         ("swapfile", lambda: touch.under_swapfile(size, cap)),
     ]

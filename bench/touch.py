@@ -39,11 +39,10 @@ class Touch:
         result["peak"] = s["resident_peak_bytes"]
         return result
 
-    def in_library(self, size, fault, zswap=0):
-        """The program with memory of libspillway. Bytes; zswap 0: as much as it takes by itself."""
-        words = [f"{self.program}-library", *self.words(size)[1:], "compare", f"ram={self.cap}", f"file={self.dir}",
-                 f"fault={fault}"] + ([f"zswap={zswap}"] if zswap else [])
-        result = self.parse(run_program(words))
+    def in_library(self, size, fault, zswap):
+        """The program with memory of libspillway; bytes."""
+        result = self.parse(run_program([f"{self.program}-library", *self.words(size)[1:], "compare",
+                                         f"ram={self.cap}", f"zswap={zswap}", f"file={self.dir}", f"fault={fault}"]))
         result["pool"], result["peak"] = (result["stats"][name] for name in ("pool_bytes", "peak_bytes"))
         return result
 
