@@ -7,7 +7,7 @@
 
 #define PAGE  4096u
 #define PART  512u
-#define NOISE 168u /* bytes of a part, whole words */
+#define NOISE 168u /* bytes of a part, of a page that compresses 3:1 */
 
 /* splitmix64: any state gives good noise, so a page's needs no more than its number. */
 static inline uint64_t noise(uint64_t *state)
@@ -19,18 +19,24 @@ static inline uint64_t noise(uint64_t *state)
 	return z ^ z >> 31;
 }
 
-/* Page n of a set: a third of it noise, so it compresses 3:1. */
-static inline void make_page(uint64_t n, char *page)
+/* Page n of a set: of each part the first `bytes`, whole words, are noise, the rest zeros. */
+static inline void make_noisy_page(uint64_t n, unsigned bytes, char *page)
 {
 	uint64_t state = n << 20, word;
 
 	for (unsigned part = 0; part < PAGE; part += PART) {
-		for (unsigned i = 0; i < NOISE; i += sizeof(word)) {
+		for (unsigned i = 0; i < bytes; i += sizeof(word)) {
 			word = noise(&state);
 			memcpy(page + part + i, &word, sizeof(word));
 		}
-		memset(page + part + NOISE, 0, PART - NOISE);
+		memset(page + part + bytes, 0, PART - bytes);
 	}
+}
+
+/* A third of it noise, so it compresses 3:1. */
+static inline void make_page(uint64_t n, char *page)
+{
+	make_noisy_page(n, NOISE, page);
 }
 
 #endif

@@ -1,29 +1,57 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * touch MIB [random=OPS] [zipf=OPS] [repeat=N] [latency] [compare]: what swapping costs a program, phase by phase.
+ * touch MIB [random=OPS] [zipf=OPS] [repeat=N] [stride=N] [threads=N] [write=PERCENT] [ratio=3|1.5|1|same] [latency]
+ * [compare]: what swapping costs a program, phase by phase.
  *
  * A benchmark of swap that writes zeros, or the same page over and over, measures a fast path that no program takes;
  * one that reads one byte does not notice a page that came back wrong. So every page here is different, compresses to a
- * third (each 512 bytes: 170 of noise, then zeros) and is checked when it is read: two words of it within the timed
- * phases, where the check must cost next to nothing, and with "compare" every byte in a phase of its own.
+ * third (each 512 bytes: 170 of noise, then zeros) or as `ratio` says, and is checked when it is read: two words of it
+ * within the timed phases, where the check must cost next to nothing, and with "compare" every byte in a phase of its
+ * own. `write` of a hundred random accesses count up the last word of the page; a table of all counts knows what it is
+ * to be.
  *
- * Phases: fill, read in order (`repeat` times), read at random, read by Zipf's law, compare, unmap. One line each on
- * stdout: "name us-per-page", with "latency" followed by the p50, p99 and longest time of one access in us.
+ * Phases: fill, read in order (`repeat` times), read every `stride`th page and begin again one further, read at random,
+ * read by Zipf's law, compare, unmap. Each of the threads has its own part of the pages and does so many of the OPS.
+ * One line each on stdout: "name us-per-page", with "latency" followed by the p50, p99 and longest time of one access
+ * in us.
  */
 #include "host/latency.h"
+#include "memory.h"
 #include "pages.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 
+#define MOST_THREADS 64u
+
+struct worker {
+	pthread_t thread;
+	uint64_t first; /* page of its part */
+	uint64_t random_state;
+	uint64_t hist[512], longest;
+};
+
+struct phase {
+	const char *name;
+	void (*one)(uint64_t page);
+	uint64_t ops;                                        /* of each worker */
+	uint64_t (*next)(struct worker *w, uint64_t number); /* page within its part */
+	bool may_write;
+};
+
+static uint64_t mib, random_ops, zipf_ops, repeat = 1, stride, threads = 1, write_percent;
+static bool latency, compare, same;
+static unsigned noise_bytes = NOISE;
+
 static char *set;
-static uint64_t pages, hist[512], longest;
-static bool latency, compare;
+static uint64_t pages, part;
+static uint32_t *writes; /* of each page */
+static struct worker workers[MOST_THREADS];
 
 static uint64_t now_ns(void)
 {
@@ -33,82 +61,94 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+/* ---- a page ---- */
+
 static void wrong(uint64_t n)
 {
 	fprintf(stderr, "touch: page %llu is wrong\n", (unsigned long long)n);
 	exit(1);
 }
 
-/* The first word of the page and the zeros at its end. */
+static uint64_t first_word(uint64_t n)
+{
+	uint64_t state = n << 20;
+
+	return noise(&state);
+}
+
+static uint64_t last_word(uint64_t n)
+{
+	return (same ? first_word(n) : 0) + (writes ? writes[n] : 0);
+}
+
+static uint64_t *word_of(uint64_t n, unsigned at)
+{
+	return (uint64_t *)(set + n * PAGE) + at;
+}
+
+#define LAST (PAGE / sizeof(uint64_t) - 1)
+
+static void make(uint64_t n, char *page)
+{
+	uint64_t word = first_word(n), last = last_word(n);
+
+	if (same)
+		for (unsigned i = 0; i < PAGE; i += sizeof(word))
+			memcpy(page + i, &word, sizeof(word));
+	else
+		make_noisy_page(n, noise_bytes, page);
+	memcpy(page + PAGE - sizeof(last), &last, sizeof(last));
+}
+
+static void fill(uint64_t n)
+{
+	make(n, set + n * PAGE);
+}
+
 static void check_words(uint64_t n)
 {
-	uint64_t state = n << 20, first, last;
-
-	memcpy(&first, set + n * PAGE, sizeof(first));
-	memcpy(&last, set + (n + 1) * PAGE - sizeof(last), sizeof(last));
-	if (first != noise(&state) || last)
+	if (*word_of(n, 0) != first_word(n) || *word_of(n, LAST) != last_word(n))
 		wrong(n);
+}
+
+/* In one access: one that reads first would be two faults where a page comes back read-only. */
+static void count_up(uint64_t n)
+{
+	if (__atomic_fetch_add(word_of(n, LAST), 1, __ATOMIC_RELAXED) != last_word(n) ||
+	    *word_of(n, 0) != first_word(n))
+		wrong(n);
+	writes[n]++;
 }
 
 static void check_all(uint64_t n)
 {
 	char page[PAGE];
 
-	make_page(n, page);
+	make(n, page);
 	if (memcmp(page, set + n * PAGE, PAGE))
 		wrong(n);
 }
 
-static void fill(uint64_t n)
+/* ---- which page is next ---- */
+
+static uint64_t in_order(struct worker *w, uint64_t i)
 {
-	make_page(n, set + n * PAGE);
+	(void)w;
+	return i % part;
 }
 
-static void timed(void (*one)(uint64_t), uint64_t n)
+static uint64_t by_stride(struct worker *w, uint64_t i)
 {
-	uint64_t began = now_ns();
+	uint64_t steps = part / stride;
 
-	one(n);
-	uint64_t took = now_ns() - began;
-
-	hist[spw__lat_bucket(took)]++;
-	longest = took > longest ? took : longest;
+	(void)w;
+	return i % steps * stride + i / steps;
 }
 
-static double percentile(uint64_t all, double part)
-{
-	uint64_t seen = 0;
-
-	for (unsigned i = 0; i < 512; i++) {
-		seen += hist[i];
-		if (seen >= (double)all * part)
-			return (double)spw__lat_floor(i) / 1000;
-	}
-	return 0;
-}
-
-static void report(const char *name, uint64_t began, uint64_t ops)
-{
-	printf("%s %.4f", name, (double)(now_ns() - began) / 1000 / (double)ops);
-	if (latency && longest)
-		printf(" %.2f %.2f %.2f", percentile(ops, 0.5), percentile(ops, 0.99), (double)longest / 1000);
-	printf("\n");
-	fflush(stdout);
-	memset(hist, 0, sizeof(hist));
-	longest = 0;
-}
-
-static uint64_t in_order(uint64_t i)
-{
-	return i % pages;
-}
-
-static uint64_t random_state = 42;
-
-static uint64_t at_random(uint64_t i)
+static uint64_t at_random(struct worker *w, uint64_t i)
 {
 	(void)i;
-	return noise(&random_state) % pages;
+	return noise(&w->random_state) % part;
 }
 
 #define SKEW    0.99
@@ -119,80 +159,197 @@ static double zeta, eta;
 /* Gray et al., "Quickly generating billion-record synthetic databases", SIGMOD 1994. */
 static void zipf_init(void)
 {
-	for (uint64_t i = 1; i <= pages; i++)
+	for (uint64_t i = 1; i <= part; i++)
 		zeta += pow(1 / (double)i, SKEW);
-	eta = (1 - pow(2 / (double)pages, 1 - SKEW)) / (1 - (1 + pow(0.5, SKEW)) / zeta);
+	eta = (1 - pow(2 / (double)part, 1 - SKEW)) / (1 - (1 + pow(0.5, SKEW)) / zeta);
 }
 
-static uint64_t by_zipf(uint64_t i)
+static uint64_t by_zipf(struct worker *w, uint64_t i)
 {
-	double u = (double)(noise(&random_state) >> 11) / (1ull << 53), at = u * zeta;
+	double u = (double)(noise(&w->random_state) >> 11) / (1ull << 53), at = u * zeta;
 	uint64_t rank = at < 1                    ? 0
 			: at < 1 + pow(0.5, SKEW) ? 1
-						  : (uint64_t)((double)pages * pow(eta * u - eta + 1, 1 / (1 - SKEW)));
+						  : (uint64_t)((double)part * pow(eta * u - eta + 1, 1 / (1 - SKEW)));
 
 	(void)i;
-	return rank * SCATTER % pages;
+	return rank * SCATTER % part;
 }
 
-static void phase(const char *name, void (*one)(uint64_t), uint64_t ops, uint64_t (*next)(uint64_t))
+/* ---- phases ---- */
+
+static void timed(struct worker *w, void (*one)(uint64_t), uint64_t n)
 {
 	uint64_t began = now_ns();
 
-	for (uint64_t i = 0; i < ops; i++) {
-		uint64_t n = next(i);
+	one(n);
+	uint64_t took = now_ns() - began;
+
+	w->hist[spw__lat_bucket(took)]++;
+	w->longest = took > w->longest ? took : w->longest;
+}
+
+static const struct phase *under_way;
+
+static void *work(void *worker)
+{
+	struct worker *w = worker;
+	const struct phase *p = under_way;
+
+	for (uint64_t i = 0; i < p->ops; i++) {
+		uint64_t n = w->first + p->next(w, i);
+		bool writing = p->may_write && writes && noise(&w->random_state) % 100 < write_percent;
 
 		if (latency)
-			timed(one, n);
+			timed(w, writing ? count_up : p->one, n);
 		else
-			one(n);
+			(writing ? count_up : p->one)(n);
 	}
-	report(name, began, ops);
+	return NULL;
+}
+
+static double percentile(const uint64_t *hist, uint64_t all, double fraction)
+{
+	uint64_t seen = 0;
+
+	for (unsigned i = 0; i < 512; i++) {
+		seen += hist[i];
+		if (seen >= (double)all * fraction)
+			return (double)spw__lat_floor(i) / 1000;
+	}
+	return 0;
+}
+
+/* Of all workers, who begin anew. */
+static void report_latency(uint64_t ops)
+{
+	uint64_t hist[512] = {0}, longest = 0;
+
+	for (struct worker *w = workers; w < workers + threads; w++) {
+		for (unsigned i = 0; i < 512; i++)
+			hist[i] += w->hist[i];
+		longest = w->longest > longest ? w->longest : longest;
+		memset(w->hist, 0, sizeof(w->hist));
+		w->longest = 0;
+	}
+	if (longest)
+		printf(" %.2f %.2f %.2f", percentile(hist, ops, 0.5), percentile(hist, ops, 0.99),
+		       (double)longest / 1000);
+}
+
+static void report(const char *name, uint64_t began, uint64_t ops)
+{
+	printf("%s %.4f", name, (double)(now_ns() - began) / 1000 / (double)ops);
+	report_latency(ops);
+	printf("\n");
+	fflush(stdout);
+}
+
+/* One worker needs no thread. */
+static void run(const struct phase *p)
+{
+	uint64_t began = now_ns();
+
+	under_way = p;
+	for (uint64_t i = 1; i < threads; i++)
+		if (pthread_create(&workers[i].thread, NULL, work, &workers[i])) {
+			fprintf(stderr, "touch: no thread\n");
+			exit(1);
+		}
+	work(&workers[0]);
+	for (uint64_t i = 1; i < threads; i++)
+		pthread_join(workers[i].thread, NULL);
+	report(p->name, began, p->ops * threads);
+}
+
+static void run_all(void)
+{
+	const struct phase all[] = {
+		{"fill", fill, part, in_order, false},
+		{"sequential", check_words, part * repeat, in_order, false},
+		{"stride", check_words, stride ? part / stride * stride : 0, by_stride, false},
+		{"random", check_words, random_ops / threads, at_random, true},
+		{"zipf", check_words, zipf_ops / threads, by_zipf, true},
+		{"compare", check_all, compare ? part : 0, in_order, false},
+	};
+
+	if (zipf_ops)
+		zipf_init();
+	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+		if (all[i].ops)
+			run(&all[i]);
+}
+
+/* ---- the command line ---- */
+
+static const struct {
+	const char *name;
+	uint64_t *value;
+} numbers[] = {
+	{"random=", &random_ops}, {"zipf=", &zipf_ops},   {"repeat=", &repeat},
+	{"stride=", &stride},     {"threads=", &threads}, {"write=", &write_percent},
+};
+
+static const struct {
+	const char *name;
+	unsigned noise_bytes;
+} ratios[] = {{"ratio=3", NOISE}, {"ratio=1.5", 2 * NOISE}, {"ratio=1", PART}, {"ratio=same", 0}};
+
+static bool option(const char *text)
+{
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
+		size_t length = strlen(numbers[i].name);
+		char *end;
+
+		if (strncmp(text, numbers[i].name, length))
+			continue;
+		*numbers[i].value = strtoull(text + length, &end, 10);
+		return end > text + length && !*end;
+	}
+	for (size_t i = 0; i < sizeof(ratios) / sizeof(*ratios); i++)
+		if (!strcmp(text, ratios[i].name)) {
+			noise_bytes = ratios[i].noise_bytes;
+			same = !noise_bytes;
+			return true;
+		}
+	if (!strcmp(text, "latency"))
+		return latency = true;
+	if (!strcmp(text, "compare"))
+		return compare = true;
+	return memory_option(text);
+}
+
+static bool options(int argc, char **argv)
+{
+	mib = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
+	for (int i = 2; i < argc; i++)
+		if (!option(argv[i]))
+			return false;
+	return mib && threads && threads <= MOST_THREADS && write_percent <= 100;
 }
 
 int main(int argc, char **argv)
 {
-	uint64_t ops = 0, zipf = 0, repeat = 1, mib = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
-
-	for (int i = 2; i < argc; i++) {
-		if (!strncmp(argv[i], "random=", 7))
-			ops = strtoull(argv[i] + 7, NULL, 10);
-		else if (!strncmp(argv[i], "zipf=", 5))
-			zipf = strtoull(argv[i] + 5, NULL, 10);
-		else if (!strncmp(argv[i], "repeat=", 7))
-			repeat = strtoull(argv[i] + 7, NULL, 10);
-		else if (!strcmp(argv[i], "latency"))
-			latency = true;
-		else if (!strcmp(argv[i], "compare"))
-			compare = true;
-		else
-			mib = 0;
-	}
-	if (!mib) {
-		fprintf(stderr, "usage: touch MIB [random=OPS] [zipf=OPS] [repeat=N] [latency] [compare]\n");
+	if (!options(argc, argv)) {
+		fprintf(stderr,
+			"usage: touch MIB [random=OPS] [zipf=OPS] [repeat=N] [stride=N] [threads=N] [write=PERCENT] "
+			"[ratio=3|1.5|1|same] [latency] [compare]%s\n",
+			memory_usage);
 		return 2;
 	}
-	pages = mib << 20 >> 12;
-	set = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (set == MAP_FAILED) {
-		perror("touch: mmap");
+	part = (mib << 20) / PAGE / threads;
+	pages = part * threads;
+	for (uint64_t i = 0; i < threads; i++)
+		workers[i] = (struct worker){.first = i * part, .random_state = 42 + i};
+	if (write_percent && !(writes = calloc(pages, sizeof(*writes)))) {
+		perror("touch");
 		return 1;
 	}
-	madvise(set, pages * PAGE, MADV_NOHUGEPAGE); /* the same faults under every rival */
-	phase("fill", fill, pages, in_order);
-	if (repeat)
-		phase("sequential", check_words, pages * repeat, in_order);
-	if (ops)
-		phase("random", check_words, ops, at_random);
-	if (zipf) {
-		zipf_init();
-		phase("zipf", check_words, zipf, by_zipf);
-	}
-	if (compare)
-		phase("compare", check_all, pages, in_order);
+	set = memory_take(pages * PAGE);
+	run_all();
+	memory_report();
 	uint64_t began = now_ns();
 
-	munmap(set, pages * PAGE);
+	memory_give_back();
 	report("unmap", began, pages);
 	return 0;
 }

@@ -11,7 +11,10 @@ LATENCIES = ["p50", "p99", "max"]
 
 
 class Touch:
-    """Each run gives {"us": {phase: us a page}, "seconds": all of it}, and "pool", what held compressed pages."""
+    """
+    Each run gives {"us": {phase: us a page}, "seconds": all of it}; where it is known "pool", what held compressed
+    pages, and "peak", the most that counted against the cap.
+    """
 
     def __init__(self, build, folder, cap, options):
         """options: of the program. The cap is what all_under_...() hold themselves to."""
@@ -33,6 +36,14 @@ class Touch:
             s = json.loads(read(stats.name))
         result = self.parse(out)
         result["stats"] = s
+        result["peak"] = s["resident_peak_bytes"]
+        return result
+
+    def in_library(self, size, fault, zswap):
+        """The program with memory of libspillway; bytes."""
+        result = self.parse(run_program([f"{self.program}-library", *self.words(size)[1:], "compare",
+                                         f"ram={self.cap}", f"zswap={zswap}", f"file={self.dir}", f"fault={fault}"]))
+        result["pool"], result["peak"] = (result["stats"][name] for name in ("pool_bytes", "peak_bytes"))
         return result
 
     def under_swapfile(self, size, limit):
@@ -84,10 +95,13 @@ class Touch:
 
     @staticmethod
     def parse(ran):
-        """Lines "phase us [p50 p99 max]"; those become phases of their own, as "phase p50"."""
+        """Lines "stat name bytes", and "phase us [p50 p99 max]"; those become phases of their own, as "phase p50"."""
         out, seconds = ran
-        us = {}
+        us, stats = {}, {}
         for name, *figures in (line.split() for line in out.splitlines()):
+            if name == "stat":
+                stats[figures[0]] = int(figures[1])
+                continue
             us[name] = float(figures[0])
             us.update({f"{name} {what}": float(f) for what, f in zip(LATENCIES, figures[1:])})
-        return {"seconds": seconds, "us": us}
+        return {"seconds": seconds, "us": us, "stats": stats}

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+libspillway beside its rivals: the same program with memory of the library, under `spillway run`, and under what the
+kernel offers, with all that is compressed under the cap too. In random order within each round.
+
+Spillway's pools are of one size, four fifths of the cap or, where all fits, nine tenths. The kernel's comes in
+hundredths of the machine's memory. zram has no way to the disk: where the set does not fit, compressed, there is no row
+of it.
+"""
+from compare import compare
+from kernel import zswap_compressor
+from machine import MIB
+from touch import Touch
+
+RANDOM = ["random", "random p50", "random p99"]
+
+
+def library(build, folder, cap, rounds):
+    def touch(*options):
+        return Touch(build, folder, cap, ["latency", *options])
+
+    def four(what, program, phases):
+        return compare(f"Library, {what}: {4 * cap // MIB} MiB under {cap // MIB} MiB", rivals_of_four(program),
+                       rounds, phases, shuffled=True)
+
+    return {"title": "library", "parts": [
+        four("1 thread", touch("random=50000"), ["fill", "sequential", *RANDOM, "unmap"]),
+        four("2 threads", touch("random=50000", "repeat=0", "threads=2"), ["fill", *RANDOM, "unmap"]),
+        compare(f"Library, Zipf's law, half of it writes: {2 * cap // MIB} MiB under {cap // MIB} MiB",
+                rivals_of_two(touch("zipf=200000", "write=50", "repeat=0")), rounds,
+                ["fill", "zipf", "zipf p50", "zipf p99", "unmap"], shuffled=True),
+    ]}
+
+
+def rivals_of_four(touch):
+    """Of which some is on disk."""
+    size, cap = 4 * touch.cap, touch.cap
+    pool = cap * 8 // 10
+    return [
+        ("library, signal", lambda: touch.in_library(size, "signal", pool)),
+        ("library, thread", lambda: touch.in_library(size, "thread", pool)),
+        (f"spillway --ram {cap // MIB}M --swap zswap,size=80%",
+         lambda: touch.under_spillway(size, cap, ["zswap,size=80%", "file"])),
+        (f"zswap {zswap_compressor()} + swapfile, all under the cap", lambda: touch.all_under_zswap_full(size)),
+        ("swapfile", lambda: touch.under_swapfile(size, cap)),
+    ]
+
+
+def rivals_of_two(touch):
+    """All of which fits, compressed."""
+    size, cap = 2 * touch.cap, touch.cap
+    pool = cap * 9 // 10
+    return [
+        ("library, signal", lambda: touch.in_library(size, "signal", pool)),
+        ("library, thread", lambda: touch.in_library(size, "thread", pool)),
+        (f"spillway --ram {cap // MIB}M --swap zswap,size=90%",
+         lambda: touch.under_spillway(size, cap, ["zswap,size=90%", "file"])),
+        (f"zswap {zswap_compressor()} + swapfile, all under the cap", lambda: touch.all_under_zswap(size)),
+        ("zram lz4, all under the cap", lambda: touch.all_under_zram(size)),
+        ("swapfile", lambda: touch.under_swapfile(size, cap)),
+    ]
