@@ -58,7 +58,7 @@ struct spw_space_options {
 	uint64_t zswap;     /* bytes of `ram` that the pool may take; 0: 90 % */
 	const char *codec;  /* "lz4", "zstd" or "zstd:LEVEL"; NULL: lz4 */
 	uint32_t fault;     /* enum spw_fault_mode */
-	uint64_t addresses; /* bytes that all regions may have together; 0: 64 GiB. Costs address space only */
+	uint64_t addresses; /* bytes that all regions may have together; 0: 256 GiB. Costs address space only */
 };
 #define SPW_SPACE_OPTIONS                                                         \
 	{                                                                         \

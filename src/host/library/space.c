@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #define RAM_LEAST      (4ull << 20)
-#define ADDRESSES      (64ull << 30)
+#define ADDRESSES      (256ull << 30)
 #define ADDRESSES_MOST (4ull << 40)
 #define ZSWAP_PERCENT  90u
 #define POOL_ADDRESSES (1ull << 40) /* most that the pool can address */
