@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # A thin front door to Meson. Everything that is built lands in build/.
-#   make          build/spillway and build/libspillway-agent.so
+#   make          build/spillway, build/libspillway-agent.so and build/libspillway.{so,a}
 #   make test     all tests, plain and under ASan+UBSan and TSan (WERROR=true: warnings are errors)
 #   make demo     a real program with and without a cap
 #   make bench    the timing table

@@ -30,6 +30,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
 
 struct spw_space;
 struct spw_region;
@@ -163,6 +166,9 @@ int spw_fault(int sig, void *siginfo, void *ucontext);
 /* "1.2.3" */
 const char *spw_version(void);
 
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The files below the pool: which is filled, how they are let go, whose they are, and what they may not give back. */
+#include "case.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define RAM  (4 * MIB)
+#define MANY 4096u /* pages: four times the cap; as NOISE that is what they take on a file */
+
+static int temporary_file(uint64_t bytes)
+{
+	char path[] = "/var/tmp/library-XXXXXX";
+	int fd = mkostemp(path, O_CLOEXEC);
+
+	CHECK(fd >= 0 && !unlink(path) && !ftruncate(fd, (off_t)bytes), "%s: errno %d", path, errno);
+	return fd;
+}
+
+/* fd -1: one without a name. Returns its number. */
+static unsigned add_file(struct spw_space *s, int fd, uint64_t bytes, int priority, bool plaintext)
+{
+	struct spw_file_options o = SPW_FILE_OPTIONS;
+	unsigned tier;
+	int rc;
+
+	o.fd = fd;
+	o.bytes = bytes;
+	o.priority = priority;
+	o.plaintext = plaintext;
+	rc = spw_space_add_file(s, &o, &tier);
+	CHECK(!rc, "%d", rc);
+	return tier;
+}
+
+static uint64_t bytes_on_disk(int fd)
+{
+	struct stat st;
+
+	CHECK(!fstat(fd, &st));
+	return (uint64_t)st.st_blocks * 512;
+}
+
+static void more_than_memory(enum spw_fault_mode mode)
+{
+	struct spw_space *s = new_space(RAM, mode);
+	struct spw_space_stats st;
+	char *base;
+	struct spw_region *r = new_region(s, MANY, &base);
+
+	add_file(s, -1, 64 * MIB, 0, false);
+	for (unsigned i = 0; i < 3; i++) {
+		write_pages(base, 0, MANY, NOISE, 1 + i);
+		check_pages(base, 0, MANY, NOISE, 1 + i);
+	}
+	st = stats_of(s);
+	CHECK(st.written_pages && st.read_pages && st.file_pages && st.file_bytes <= st.file_capacity &&
+	      st.file_capacity <= 64 * MIB);
+	CHECK(!st.over_events && st.peak_bytes <= RAM, "over %llu times, %llu KiB", (unsigned long long)st.over_events,
+	      (unsigned long long)st.peak_bytes / 1024);
+	spw_region_destroy(r);
+	CHECK(!stats_of(s).file_pages);
+	end_space(s);
+}
+
+static void file_by_signal(void)
+{
+	more_than_memory(SPW_FAULT_SIGNAL);
+}
+
+static void file_by_thread(void)
+{
+	more_than_memory(SPW_FAULT_THREAD);
+}
+
+static void file_of_a_user(void)
+{
+	become_ordinary();
+	more_than_memory(SPW_FAULT_SIGNAL);
+}
+
+static void drain(void)
+{
+	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
+	int fd = temporary_file(32 * MIB);
+	unsigned first, second;
+	char *base;
+	struct spw_region *r = new_region(s, MANY, &base);
+
+	first = add_file(s, fd, 32 * MIB, 0, false);
+	write_pages(base, 0, MANY, NOISE, 1);
+	CHECK(stats_of(s).file_pages);
+	CHECK(spw_space_drain(s, first) == -ENOSPC, "there is no other place");
+	check_pages(base, 0, MANY, NOISE, 1);
+	second = add_file(s, -1, 32 * MIB, 0, false);
+	CHECK(second != first);
+	CHECK(!spw_space_drain(s, first));
+	/* It is the caller's, and nothing comes from there any more. */
+	CHECK(!ftruncate(fd, 0) && !close(fd));
+	check_pages(base, 0, MANY, NOISE, 1);
+	CHECK(spw_space_drain(s, first) == -ENOENT);
+
+	/* There is room without it. */
+	write_pages(base, 0, MANY, SAME, 1);
+	CHECK(!spw_space_drain(s, second));
+	CHECK(!stats_of(s).file_capacity && !stats_of(s).file_pages);
+	check_pages(base, 0, MANY, SAME, 1);
+	spw_region_destroy(r);
+	end_space(s);
+}
+
+static void priorities(void)
+{
+	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
+	int low = temporary_file(32 * MIB), high = temporary_file(8 * MIB);
+	char *base;
+	struct spw_region *r = new_region(s, MANY, &base);
+
+	add_file(s, low, 32 * MIB, -5, false);
+	add_file(s, high, 8 * MIB, 5, false);
+	write_pages(base, 0, 2 * MIB / PAGE, NOISE, 1);
+	CHECK(!spw_region_advise(r, 0, MANY * PAGE, SPW_COLD));
+	write_pages(base, 0, 6 * MIB / PAGE, NOISE, 1);
+	CHECK(stats_of(s).file_pages && bytes_on_disk(high) >= MIB && bytes_on_disk(low) < MIB / 4, "%llu, %llu",
+	      (unsigned long long)bytes_on_disk(high), (unsigned long long)bytes_on_disk(low));
+	write_pages(base, 0, MANY, NOISE, 1);
+	CHECK(bytes_on_disk(low) >= MIB, "%llu", (unsigned long long)bytes_on_disk(low));
+	check_pages(base, 0, MANY, NOISE, 1);
+	spw_region_destroy(r);
+	end_space(s);
+	CHECK(!close(low) && !close(high));
+}
+
+/* Whether a page's bytes can be seen in the file. */
+static bool is_seen(int fd, const char *page)
+{
+	struct stat st;
+	char *all;
+	bool seen;
+
+	CHECK(!fstat(fd, &st) && (all = malloc((size_t)st.st_size)));
+	CHECK(pread(fd, all, (size_t)st.st_size, 0) == st.st_size);
+	seen = memmem(all, (size_t)st.st_size, page, 64);
+	free(all);
+	return seen;
+}
+
+static bool seen_on_file(bool plaintext)
+{
+	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
+	int fd = temporary_file(32 * MIB);
+	char *base, page[PAGE];
+	struct spw_region *r = new_region(s, MANY, &base);
+	bool seen = false;
+
+	add_file(s, fd, 32 * MIB, 0, plaintext);
+	write_pages(base, 0, MANY, NOISE, 1);
+	CHECK(stats_of(s).file_pages > MANY / 2);
+	for (unsigned i = 0; i < 64; i++) {
+		write_page(page, NOISE, 1 + i);
+		seen = seen || is_seen(fd, page);
+	}
+	check_pages(base, 0, MANY, NOISE, 1);
+	spw_region_destroy(r);
+	end_space(s);
+	CHECK(!close(fd), "the file stays the caller's");
+	return seen;
+}
+
+static void encryption(void)
+{
+	CHECK(!seen_on_file(false), "encrypted");
+	CHECK(seen_on_file(true), "plain: or else the search finds nothing at all");
+}
+
+/* ---- bytes that were changed ---- */
+
+/* A region most of which is on a file, every block of which then becomes other bytes. */
+static struct spw_region *damaged(bool plaintext, char **base)
+{
+	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
+	int fd = temporary_file(32 * MIB);
+	struct spw_region *r = new_region(s, MANY, base);
+	uint64_t x = 5;
+	struct stat st;
+
+	add_file(s, fd, 32 * MIB, 0, plaintext);
+	write_pages(*base, 0, MANY, NOISE, 1);
+	CHECK(stats_of(s).file_pages > MANY / 2);
+	CHECK(!fstat(fd, &st));
+	for (off_t at = 0; at < st.st_size; at += 512) {
+		uint64_t bytes = next_random(&x);
+
+		CHECK(pwrite(fd, &bytes, 8, at + (off_t)(bytes % 63 * 8)) == 8);
+	}
+	return r;
+}
+
+/* One that a pin of it alone cannot restore. Those that can be are what they were. */
+static uint64_t lost_page(struct spw_region *r, const char *base)
+{
+	for (uint64_t i = 0; i < MANY; i++) {
+		int rc = spw_region_pin(r, i * PAGE, PAGE);
+
+		if (rc == -EBADMSG)
+			return i;
+		CHECK(!rc, "%d", rc);
+		CHECK(is_page(base + i * PAGE, NOISE, 1 + i));
+		CHECK(!spw_region_unpin(r, i * PAGE, PAGE));
+	}
+	failed(__FILE__, __LINE__, "nothing is lost", " ");
+}
+
+static void touch_lost(void *plaintext)
+{
+	char *base;
+	struct spw_region *r;
+
+	signal(SIGBUS, SIG_DFL);
+	r = damaged(plaintext, &base);
+	(void)*(volatile char *)(base + lost_page(r, base) * PAGE);
+}
+
+static void changed_bytes(bool plaintext)
+{
+	char line[4096] = "", *base;
+	int p[2], status, saved = dup(2);
+	struct spw_region *r;
+
+	CHECK(saved >= 0 && !pipe(p) && dup2(p[1], 2) == 2 && !close(p[1]));
+	status = status_of(touch_lost, plaintext ? "plaintext" : NULL);
+	CHECK(dup2(saved, 2) == 2);
+	CHECK(read(p[0], line, sizeof(line) - 1) > 0, "it says nothing");
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS, "status %x, %s", status, line);
+	CHECK(strchr(line, '\n') == line + strlen(line) - 1, "not one line: %s", line);
+
+	r = damaged(plaintext, &base);
+	uint64_t lost = lost_page(r, base), first = lost ? lost - 1 : 0;
+
+	CHECK(spw_region_pin(r, first * PAGE, 8 * PAGE) == -EBADMSG);
+	CHECK(!region_stats(r).pinned_bytes);
+	/* New contents need none of the old. */
+	CHECK(!spw_region_advise(r, lost * PAGE, PAGE, SPW_DISCARD));
+	CHECK(is_page(base + lost * PAGE, NOISE, 0));
+	spw_region_destroy(r);
+}
+
+static void changed_bytes_encrypted(void)
+{
+	changed_bytes(false);
+}
+
+static void changed_bytes_plain(void)
+{
+	changed_bytes(true);
+}
+
+const struct spw_test_case file_cases[] = {
+	{"a file, faults by signal", file_by_signal},
+	{"a file, faults by thread", file_by_thread},
+	{"a file of an ordinary user", file_of_a_user},
+	{"drain", drain},
+	{"priorities", priorities},
+	{"encryption", encryption},
+	{"bytes of an encrypted file are changed", changed_bytes_encrypted},
+	{"bytes of a plain file are changed", changed_bytes_plain},
+	{NULL, NULL},
+};
