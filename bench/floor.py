@@ -14,8 +14,8 @@ def floor(build, folder, rounds):
         out, _ = run_program([str(build / "bench" / "floor"), folder])
         runs.append([line.split() for line in out.splitlines()])
     progress("")
-    print(f"\nEach step by itself, us a call (a page): median of {rounds} rounds, least; alone, and beside a thread of\n"
-          "the same process, which every change of page tables interrupts")
+    print(f"\nEach step by itself, us a call (a page): median of {rounds} rounds, least; alone, and beside a thread\n"
+          "of the same process, which every change of page tables interrupts")
     rows = [row([run[i] for run in runs]) for i in range(len(runs[0]))]
     return {"title": "floor", "rows": rows}
 

@@ -46,7 +46,7 @@
 #define SPW__BUSY   128u
 
 #define SPW__LEAF_BYTES  ((uint64_t)SPW_CLUSTER * SPW_PAGE)
-#define SPW__WINDOW      32u /* pages brought in for one fault at most */
+#define SPW__WINDOW      16u /* pages brought in for one fault at most */
 #define SPW__BATCH       64u /* pages taken out at a time */
 #define SPW__SEATS       16u /* threads that can be served at once; more wait */
 #define SPW__LIB_FILES   8u
@@ -119,7 +119,8 @@ struct spw_space {
 	uint32_t files; /* A */
 	int uffd, pidfd;
 	uint32_t fault_mode;
-	uint32_t clusters; /* most there can be */
+	uint32_t leaves;   /* most that regions may have */
+	uint32_t clusters; /* for these, and for the entries of pages that parted from a clone */
 	bool whole_vector; /* process_madvise(2) takes many ranges at once */
 
 	struct spw__leaf *leaf;
@@ -134,13 +135,17 @@ struct spw_space {
 	uint8_t epoch;        /* A */
 
 	struct spw__seat seat[SPW__SEATS];
-	uint32_t seats; /* A bit i: seat i is taken */
-	void *zeros;    /* SPW__WINDOW pages */
+	uint32_t seats;  /* A bit i: seat i is taken */
+	uint32_t seated; /* A of those that ever were, the highest + 1 */
+	void *zeros;     /* SPW__WINDOW pages */
 
 	/* A, atomics. */
 	uint64_t ram, zswap_bytes;
 	uint64_t resident; /* pages, those that are about to be counted */
 	uint64_t budget;   /* pages that may be */
+	uint64_t pool;     /* bytes that the pool may take */
+	uint64_t used;     /* leaves that regions have, or that wait for their entries */
+	uint32_t spare;    /* of the pages that may be in memory twice, while they are stored: those that are not */
 	uint64_t pinned;   /* pages */
 	uint64_t metadata; /* bytes */
 	uint64_t peak;     /* bytes */
@@ -187,6 +192,9 @@ void spw__region_discard(struct spw_region *r, uint64_t from, uint64_t to);
 void spw__region_drop_leaves(struct spw_region *r, uint64_t from);
 /* A region of the space. 0 or -errno. */
 int spw__region_make(struct spw_space *s, uint64_t bytes, struct spw_region **out);
+/* Count n leaves more, or less, of those that regions may have. 0 or -ENOMEM. */
+int spw__leaves_take(struct spw_space *s, uint64_t n);
+void spw__leaves_give(struct spw_space *s, uint64_t n);
 /* Whole pages that lie in the region, or not. */
 bool spw__region_has(const struct spw_region *r, size_t offset, size_t bytes);
 
@@ -263,8 +271,10 @@ bool spw__room_wait(struct spw_space *s);
 int spw__take_out(struct spw_space *s, struct spw__seat *seat, uint32_t *o, uint8_t *state, unsigned n);
 /* Drop what is resident of n pages that are BUSY and ascending. */
 void spw__drop(struct spw_space *s, const uint32_t *o, unsigned n);
-/* What may be resident, from what the pool and the bookkeeping take now. */
-void spw__account(struct spw_space *s);
+/* What may be resident, from what the pool and the bookkeeping take now. st: what that is, or NULL. Inside. */
+void spw__account(struct spw_space *s, struct spw_space_stats *st);
+/* Pages of a cap of `ram` bytes that may be in memory twice, while they are stored. */
+uint32_t spw__spare(uint64_t ram);
 void spw__kick(struct spw_space *s);
 void *spw__reclaim_main(void *space);
 

@@ -28,12 +28,17 @@
 #define BUDGET_LEAST    64u /* pages: two windows, whatever the rest takes */
 #define ROOM_LOW        64u /* the thread begins at budget / ROOM_LOW free pages */
 #define ROOM_HIGH       32u /* and ends at budget / ROOM_HIGH */
+#define POOL_MOST       90u /* % of what bookkeeping leaves */
 #define POOL_HIGH       95u /* % of the pool's limit */
 #define POOL_LOW        90u
 #define WRITEBACK_BYTES (1u << 20) /* asked for at a time */
 #define COMPACT_PAGES   64u
 #define UPKEEP          (1000 * MS)
-#define BOOKS_A_PAGE    2u /* bytes of a position: state and age */
+#define SPARE_PART      32u /* of the cap, in pages that may be in memory twice */
+#define SPARE_MOST      512u
+#define SEAT_BYTES      (128u << 10) /* of a work area that was used: what it takes of its stack and window */
+#define FRUITLESS       8u           /* rounds in a row that made no room, before there is none */
+#define BOOKS_A_PAGE    2u           /* bytes of a position: state and age */
 
 /* ---- the account ---- */
 
@@ -55,28 +60,50 @@ static uint64_t metadata(struct spw_space *s, const struct spw_tier_stats *pool)
 		bytes += file.metadata_bytes;
 	}
 	return bytes + (s->probation.head - s->probation.tail + s->main.head - s->main.tail) * sizeof(uint32_t) +
-	       (uint64_t)(__builtin_popcount(__atomic_load_n(&s->seats, __ATOMIC_RELAXED)) + 2) *
-		       (s->seat_bytes / SPW__SEATS);
+	       __atomic_load_n(&s->seated, __ATOMIC_RELAXED) * (uint64_t)SEAT_BYTES;
 }
 
-void spw__account(struct spw_space *s)
+uint32_t spw__spare(uint64_t ram)
 {
-	struct spw_tier_stats pool;
-	uint64_t ram = __atomic_load_n(&s->ram, __ATOMIC_RELAXED), used, peak;
+	uint64_t pages = ram / SPW_PAGE / SPARE_PART;
 
-	s->zswap->ops->stats(s->zswap, &pool);
-	uint64_t rest = metadata(s, &pool);
+	return pages < SPARE_MOST ? (uint32_t)pages : SPARE_MOST;
+}
 
-	__atomic_store_n(&s->metadata, rest, __ATOMIC_RELAXED);
-	rest += pool.used_bytes;
-	uint64_t budget = rest < ram ? (ram - rest) / SPW_PAGE : 0;
+static void note_peak(struct spw_space *s, uint64_t used)
+{
+	uint64_t peak = __atomic_load_n(&s->peak, __ATOMIC_RELAXED);
 
-	__atomic_store_n(&s->budget, budget > BUDGET_LEAST ? budget : BUDGET_LEAST, __ATOMIC_RELAXED);
-	used = rest + __atomic_load_n(&s->resident, __ATOMIC_RELAXED) * SPW_PAGE;
-	peak = __atomic_load_n(&s->peak, __ATOMIC_RELAXED);
 	while (used > peak &&
 	       !__atomic_compare_exchange_n(&s->peak, &peak, used, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		;
+}
+
+void spw__account(struct spw_space *s, struct spw_space_stats *st)
+{
+	uint64_t ram = __atomic_load_n(&s->ram, __ATOMIC_RELAXED),
+		 zswap = __atomic_load_n(&s->zswap_bytes, __ATOMIC_RELAXED);
+	uint64_t resident = __atomic_load_n(&s->resident, __ATOMIC_RELAXED) * SPW_PAGE;
+	struct spw_tier_stats pool;
+
+	s->zswap->ops->stats(s->zswap, &pool);
+	uint64_t books = metadata(s, &pool), fixed = books + (uint64_t)spw__spare(ram) * SPW_PAGE;
+	uint64_t left = fixed < ram ? ram - fixed : 0, part = left / 100 * POOL_MOST;
+	uint64_t budget = pool.used_bytes < left ? (left - pool.used_bytes) / SPW_PAGE : 0;
+
+	__atomic_store_n(&s->budget, budget > BUDGET_LEAST ? budget : BUDGET_LEAST, __ATOMIC_RELAXED);
+	__atomic_store_n(&s->pool, zswap < part ? zswap : part, __ATOMIC_RELAXED);
+	note_peak(s, resident + pool.used_bytes + books);
+	if (st)
+		*st = (struct spw_space_stats){
+			.ram = ram,
+			.used_bytes = resident + pool.used_bytes + books,
+			.resident_bytes = resident,
+			.pool_bytes = pool.used_bytes,
+			.pool_pages = pool.pages,
+			.metadata_bytes = books,
+			.peak_bytes = __atomic_load_n(&s->peak, __ATOMIC_RELAXED),
+		};
 }
 
 /* Pages that may still come in; negative: over. */
@@ -189,6 +216,27 @@ int spw__take_out(struct spw_space *s, struct spw__seat *seat, uint32_t *o, uint
 	return ret;
 }
 
+/* Leave to have up to n pages in memory twice; at least one. */
+static unsigned spare_take(struct spw_space *s, unsigned n)
+{
+	for (unsigned spins = 0;; spins++) {
+		uint32_t left = __atomic_load_n(&s->spare, __ATOMIC_RELAXED);
+		unsigned got = n < left ? n : left;
+
+		/* It is below 0 for a moment, when the cap was lowered. */
+		if (left && left <= SPARE_MOST &&
+		    __atomic_compare_exchange_n(&s->spare, &left, left - got, false, __ATOMIC_ACQUIRE,
+						__ATOMIC_RELAXED))
+			return got;
+		spw__plat_relax(spins);
+	}
+}
+
+static void spare_give(struct spw_space *s, unsigned n)
+{
+	__atomic_add_fetch(&s->spare, n, __ATOMIC_RELEASE);
+}
+
 static void sort(uint32_t *o, unsigned n)
 {
 	for (unsigned i = 1; i < n; i++) {
@@ -209,7 +257,7 @@ static int take_batch(struct spw_space *s, struct spw__seat *seat)
 {
 	uint8_t state[SPW__BATCH], none[SPW__BATCH] = {0};
 	uint32_t back[SPW__BATCH];
-	unsigned n = spw__queue_pop(s, seat->position, SPW__BATCH), kept = 0, busy = 0;
+	unsigned spare = spare_take(s, SPW__BATCH), n = spw__queue_pop(s, seat->position, spare), kept = 0, busy = 0;
 	uint64_t before = seat->out;
 
 	sort(seat->position, n);
@@ -239,7 +287,8 @@ static int take_batch(struct spw_space *s, struct spw__seat *seat)
 		spw__page_unlock(s, seat->position[i], now);
 	}
 	spw__queue_push(s, back, none, busy);
-	spw__account(s);
+	spw__account(s, NULL);
+	spare_give(s, spare);
 	if (seat->out != before)
 		return (int)(seat->out - before);
 	return ret ? ret : n ? -EBUSY : 0;
@@ -304,6 +353,7 @@ void spw__room_take(struct spw_space *s, struct spw__seat *seat, unsigned n)
 /* What it remembers from round to round. */
 struct rounds {
 	bool draining; /* the pool is between its marks, on the way down */
+	unsigned fruitless;
 	uint64_t upkept, compacted;
 	struct spw__seat *seat;
 };
@@ -338,7 +388,7 @@ static bool reap(struct spw_space *s, uint64_t wait_ns)
 /* Keep the pool between its marks. Whether objects are on their way to the files. */
 static bool writeback(struct spw_space *s, struct rounds *r)
 {
-	uint64_t limit = __atomic_load_n(&s->zswap_bytes, __ATOMIC_RELAXED);
+	uint64_t limit = __atomic_load_n(&s->pool, __ATOMIC_RELAXED);
 	struct spw_tier_stats pool;
 
 	spw__zswap_set_size(s->zswap, limit);
@@ -374,32 +424,32 @@ static bool round_once(struct spw_space *s, struct rounds *r)
 	bool moving = writeback(s, r);
 
 	if (headroom(s) >= (int64_t)(__atomic_load_n(&s->budget, __ATOMIC_RELAXED) / ROOM_HIGH)) {
-		spw__account(s);
+		spw__account(s, NULL);
 		return r->draining && moving;
 	}
 	int ret = take_batch(s, r->seat);
 
 	if (ret > 0) {
+		r->fruitless = 0;
 		give_notice(s, false);
 		return true;
 	}
 	if (ret == -EBUSY)
 		return true;
-	if (ret == 0) {
-		/* All of it is pinned. */
-		if (headroom(s) < 0)
-			give_notice(s, true);
-		return false;
-	}
 	/* A pool of few blocks can be full below its marks: of blocks of other sizes. */
-	if (!moving)
+	if (ret && !moving)
 		moving = __atomic_load_n(&s->files, __ATOMIC_RELAXED) && send(s, r, false);
 	bool moved = reap(s, MS);
 
-	spw__account(s);
-	if (!moved)
-		give_notice(s, !moving && !spw_writeback_under_way(s->layer));
-	return moving || moved;
+	spw__account(s, NULL);
+	if (moving || moved || spw_writeback_under_way(s->layer)) {
+		r->fruitless = 0;
+		return true;
+	}
+	/* Every tier is full, or all that is resident is pinned. */
+	if (headroom(s) < 0 && ++r->fruitless >= FRUITLESS)
+		give_notice(s, true);
+	return headroom(s) < 0 && r->fruitless < FRUITLESS;
 }
 
 static void rest(struct spw_space *s, uint32_t seen)

@@ -67,6 +67,19 @@ bool spw__position_if(struct spw_region *r, uint64_t va, uint32_t *o)
 	return c;
 }
 
+int spw__leaves_take(struct spw_space *s, uint64_t n)
+{
+	if (__atomic_add_fetch(&s->used, n, __ATOMIC_RELAXED) <= s->leaves)
+		return 0;
+	spw__leaves_give(s, n);
+	return -ENOMEM;
+}
+
+void spw__leaves_give(struct spw_space *s, uint64_t n)
+{
+	__atomic_sub_fetch(&s->used, n, __ATOMIC_RELAXED);
+}
+
 /* Give back the leaves whose entries nobody holds any more. */
 static void bury(struct spw_space *s)
 {
@@ -74,10 +87,12 @@ static void bury(struct spw_space *s)
 	for (uint32_t *link = &s->zombies; *link;) {
 		struct spw__leaf *l = &s->leaf[*link - 1];
 
-		if (spw_cluster_give(s->layer, *link - 1) == -EBUSY)
+		if (spw_cluster_give(s->layer, *link - 1) == -EBUSY) {
 			link = &l->next;
-		else
+		} else {
 			*link = l->next;
+			spw__leaves_give(s, 1);
+		}
 	}
 	spw__spin_unlock(&s->zombie_lock);
 }
@@ -150,28 +165,44 @@ int spw__region_map(const struct spw_space *s, uint64_t span, uint64_t *base)
 	return ret;
 }
 
+static struct spw_region *make_record(struct spw_space *s, uint64_t bytes, uint64_t span)
+{
+	struct spw_region *r = spw__lib_map(sizeof(*r));
+
+	if (!r)
+		return NULL;
+	*r = (struct spw_region){
+		.space = s, .bytes = round_up(bytes, SPW_PAGE), .span = span, .most = span / SPW__LEAF_BYTES};
+	r->cluster = spw__lib_map(r->most * sizeof(*r->cluster));
+	if (r->cluster)
+		return r;
+	munmap(r, sizeof(*r));
+	return NULL;
+}
+
+static void free_record(struct spw_region *r)
+{
+	munmap(r->cluster, r->most * sizeof(*r->cluster));
+	munmap(r, sizeof(*r));
+}
+
 int spw__region_make(struct spw_space *s, uint64_t bytes, struct spw_region **out)
 {
 	uint64_t span = round_up(bytes, SPW__LEAF_BYTES);
-	struct spw_region *r;
 	int ret = -ENOMEM;
 
 	if (!bytes)
 		return -EINVAL;
-	if (span < bytes || span / SPW__LEAF_BYTES > s->clusters)
+	if (span < bytes || spw__leaves_take(s, span / SPW__LEAF_BYTES))
 		return -ENOMEM;
-	r = spw__lib_map(sizeof(*r));
-	if (!r)
-		return -ENOMEM;
-	*r = (struct spw_region){
-		.space = s, .bytes = round_up(bytes, SPW_PAGE), .span = span, .most = span / SPW__LEAF_BYTES};
-	r->cluster = spw__lib_map(r->most * sizeof(uint32_t));
-	if (r->cluster)
+	struct spw_region *r = make_record(s, bytes, span);
+
+	if (r)
 		ret = spw__region_map(s, span, &r->base);
 	if (ret) {
-		if (r->cluster)
-			munmap(r->cluster, r->most * sizeof(uint32_t));
-		munmap(r, sizeof(*r));
+		if (r)
+			free_record(r);
+		spw__leaves_give(s, span / SPW__LEAF_BYTES);
 		return ret;
 	}
 	spw__region_say(r->base, span, r);
@@ -242,8 +273,10 @@ void spw__region_drop_leaves(struct spw_region *r, uint64_t from)
 	for (uint64_t i = (from - r->base) / SPW__LEAF_BYTES; i < r->span / SPW__LEAF_BYTES; i++) {
 		uint32_t c = r->cluster[i];
 
-		if (!c)
+		if (!c) {
+			spw__leaves_give(s, 1);
 			continue;
+		}
 		__atomic_store_n(&r->cluster[i], 0, __ATOMIC_RELEASE);
 		if (s->leaf[c - 1].shared)
 			memset(&s->held[(size_t)(c - 1) * SPW_CLUSTER], 0, SPW_CLUSTER * sizeof(*s->held));
@@ -265,8 +298,7 @@ void spw_region_destroy(struct spw_region *r)
 	spw__region_say(r->base, r->span, NULL);
 	spw__region_drop_leaves(r, r->base);
 	munmap((void *)(uintptr_t)r->base, r->span);
-	munmap(r->cluster, r->most * sizeof(uint32_t));
-	munmap(r, sizeof(*r));
+	free_record(r);
 	pthread_sigmask(SIG_SETMASK, &signals, NULL);
 	__atomic_sub_fetch(&s->regions, 1, __ATOMIC_RELEASE);
 	spw__kick(s);

@@ -178,18 +178,18 @@ static int move(struct spw_region *r, uint64_t span)
 
 static int grow(struct spw_region *r, uint64_t span)
 {
-	int ret;
+	uint64_t more = leaves(span) - leaves(r->span);
+	int ret = spw__leaves_take(r->space, more);
 
-	if (leaves(span) > r->space->clusters)
-		return -ENOMEM;
+	if (ret)
+		return ret;
 	ret = widen(r, span);
-	if (ret)
-		return ret;
-	ret = extend(r, span);
-	if (ret)
+	if (ret == 0 && extend(r, span))
 		ret = has_pins(r, 0) ? -EBUSY : move(r, span);
-	if (ret)
+	if (ret) {
+		spw__leaves_give(r->space, more);
 		return ret;
+	}
 	spw__region_say(r->base, span, r);
 	r->span = span;
 	return 0;

@@ -93,6 +93,9 @@ struct spw__seat *spw__seat_take(struct spw_space *s)
 			taken = __atomic_load_n(&s->seats, __ATOMIC_RELAXED);
 		} else if (__atomic_compare_exchange_n(&s->seats, &taken, taken | 1u << i, false, __ATOMIC_ACQUIRE,
 						       __ATOMIC_RELAXED)) {
+			/* Of two at once one may be forgotten, until it is taken again. */
+			if (__atomic_load_n(&s->seated, __ATOMIC_RELAXED) <= i)
+				__atomic_store_n(&s->seated, i + 1, __ATOMIC_RELAXED);
 			return &s->seat[i];
 		}
 	}
@@ -271,7 +274,7 @@ static int make(struct spw_space *s, const struct spw_codec *codec)
 	ret = ret ? ret : make_seats(s);
 	if (ret)
 		return ret;
-	spw__account(s);
+	spw__account(s, NULL);
 	ret = begin_faults(s);
 	if (ret)
 		return ret;
@@ -296,9 +299,11 @@ int spw_space_create(const struct spw_space_options *o, struct spw_space **out)
 	s->fault_mode = o->fault;
 	s->ram = o->ram;
 	s->zswap_bytes = o->zswap ? o->zswap : o->ram / 100 * ZSWAP_PERCENT;
-	s->clusters = (uint32_t)((o->addresses ? o->addresses : ADDRESSES) / SPW__LEAF_BYTES);
+	s->leaves = (uint32_t)((o->addresses ? o->addresses : ADDRESSES) / SPW__LEAF_BYTES);
+	s->clusters = 2 * s->leaves;
+	s->spare = spw__spare(o->ram);
 	pthread_mutex_init(&s->admin, NULL);
-	ret = s->clusters ? make(s, &codec) : -EINVAL;
+	ret = s->leaves ? make(s, &codec) : -EINVAL;
 	if (ret)
 		unmake(s);
 	else
@@ -328,10 +333,11 @@ int spw_space_set_ram(struct spw_space *s, uint64_t ram)
 	uint64_t part = (uint64_t)((unsigned __int128)s->zswap_bytes * ram / s->ram);
 
 	__atomic_store_n(&s->zswap_bytes, part < SPW_PAGE ? SPW_PAGE : part, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&s->spare, spw__spare(ram) - spw__spare(s->ram), __ATOMIC_RELAXED);
 	__atomic_store_n(&s->ram, ram, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&s->admin);
 	spw__call_begin(s, &c);
-	spw__account(s);
+	spw__account(s, NULL);
 	spw__call_end(s, &c);
 	spw__kick(s);
 	return 0;
@@ -373,24 +379,15 @@ void spw_space_stats(struct spw_space *s, struct spw_space_stats *out, size_t si
 {
 	struct spw_space_stats st = {0};
 	struct spw__space_stats layer;
-	struct spw_tier_stats pool;
 	struct spw__call c;
 
 	spw__call_begin(s, &c); /* no file goes meanwhile */
-	spw__account(s);
+	spw__account(s, &st);
 	spw_stats(s->layer, &layer);
-	s->zswap->ops->stats(s->zswap, &pool);
 	add_seats(s, &st);
 	add_files(s, &st);
 	spw__call_end(s, &c);
-	st.ram = __atomic_load_n(&s->ram, __ATOMIC_RELAXED);
-	st.resident_bytes = __atomic_load_n(&s->resident, __ATOMIC_RELAXED) * SPW_PAGE;
 	st.pinned_bytes = __atomic_load_n(&s->pinned, __ATOMIC_RELAXED) * SPW_PAGE;
-	st.pool_bytes = pool.used_bytes;
-	st.pool_pages = pool.pages;
-	st.metadata_bytes = __atomic_load_n(&s->metadata, __ATOMIC_RELAXED);
-	st.used_bytes = st.resident_bytes + st.pool_bytes + st.metadata_bytes;
-	st.peak_bytes = __atomic_load_n(&s->peak, __ATOMIC_RELAXED);
 	st.same_pages = layer.same;
 	st.written_pages = layer.writebacks;
 	memset(out, 0, size);
