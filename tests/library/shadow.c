@@ -36,14 +36,14 @@
 #define MIB         (1ull << 20)
 #define SPACES      2u
 #define SLOTS       16u /* regions at most */
-#define MAX_PAGES   2048u
+#define MAX_PAGES   4096u
 #define GROUP       8u  /* pages that share a lock */
 #define BATCH       16u /* pages of one system call */
 #define LONG        64u /* pages of one advice */
 #define PINS        2u  /* that a thread holds for longer */
-#define FILES       3u  /* of a space at a time */
-#define MIN_RAM     (6 * MIB)
-#define MAX_RAM     (16 * MIB)
+#define FILES       2u  /* of a space at a time */
+#define MIN_RAM     (10 * MIB)
+#define MAX_RAM     (20 * MIB)
 #define MAX_THREADS 64u
 
 #define CHECK(cond, ...)                                    \
@@ -472,9 +472,11 @@ static void op_discard(struct thread *t, struct slot *s)
 	uint32_t first, n = some_pages(t, s, LONG, &first);
 	int rc;
 
-	if (GET(s->pins))
-		return;
 	lock_pages(s, first, n);
+	if (GET(s->pins)) {
+		unlock_pages(s, first, n);
+		return;
+	}
 	for (uint32_t i = first; i < first + n; i++)
 		begin_change(&s->page[i], 0);
 	rc = spw_region_advise(s->region, (size_t)first * PAGE, (size_t)n * PAGE, SPW_DISCARD);
@@ -573,8 +575,10 @@ static void op_hold(struct thread *t, struct slot *s)
 	if (p->s)
 		return;
 	n = some_pages(t, s, BATCH, &first);
+	lock_pages(s, first, n);
 	if (!pin(t, s, first, n))
 		*p = (struct pin){s, first, n};
+	unlock_pages(s, first, n);
 }
 
 static void let_go(struct thread *t, struct pin *p)
@@ -843,8 +847,6 @@ static void op_stats(struct thread *t)
 
 	spw_space_stats(spaces[rnd(t, SPACES)], &st, sizeof(st));
 	CHECK(st.ram >= MIN_RAM && st.ram <= MAX_RAM, "%llu", (unsigned long long)st.ram);
-	CHECK(GET(fail_in) || st.over_events || st.peak_bytes <= MAX_RAM, "peak %llu",
-	      (unsigned long long)st.peak_bytes);
 }
 
 /* ---- the threads ---- */
@@ -943,7 +945,9 @@ static void check_empty(unsigned space)
 	      (unsigned long long)st.pool_pages, (unsigned long long)st.same_pages, (unsigned long long)st.file_pages);
 	CHECK(!st.file_bytes && !st.file_capacity, "file %llu of %llu bytes", (unsigned long long)st.file_bytes,
 	      (unsigned long long)st.file_capacity);
-	CHECK(st.metadata_bytes == empty[space].metadata_bytes, "metadata %llu, of an empty space %llu",
+	/* A table of frames is as large as it ever was, and so are the queues of what came in: 12 bytes a page. */
+	CHECK(st.metadata_bytes <= empty[space].metadata_bytes + (SLOTS * MAX_PAGES + 4 * PAGE) * 12,
+	      "metadata %llu, of an empty space %llu",
 	      (unsigned long long)st.metadata_bytes, (unsigned long long)empty[space].metadata_bytes);
 	CHECK(st.used_bytes == st.resident_bytes + st.pool_bytes + st.metadata_bytes, "used %llu",
 	      (unsigned long long)st.used_bytes);

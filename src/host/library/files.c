@@ -145,12 +145,13 @@ static int open_file(const struct spw_file_options *o, unsigned number, struct s
 /* ---- asking ---- */
 
 /* Of the thread of the space. With s->admin held. */
-static int ask(struct spw_space *s, bool drain, unsigned file)
+static int ask(struct spw_space *s, bool drain, unsigned number, struct spw__lib_file *f)
 {
 	struct spw__request *q = &s->request;
 
 	q->drain = drain;
-	q->file = file;
+	q->number = number;
+	q->file = f;
 	__atomic_store_n(&q->state, SPW__REQUEST_ASKED, __ATOMIC_RELEASE);
 	spw__kick(s);
 	while (__atomic_load_n(&q->state, __ATOMIC_ACQUIRE) == SPW__REQUEST_ASKED)
@@ -172,10 +173,9 @@ int spw_space_add_file(struct spw_space *s, const struct spw_file_options *o, un
 		i++;
 	ret = i < SPW__LIB_FILES ? open_file(o, i + 1, &f) : -ENOSPC;
 	if (ret == 0) {
-		s->file[i] = f;
-		ret = ask(s, false, i);
+		ret = ask(s, false, i, &f);
 		if (ret)
-			close_file(&s->file[i]);
+			close_file(&f);
 		else if (tier)
 			*tier = i + 1;
 	}
@@ -185,13 +185,14 @@ int spw_space_add_file(struct spw_space *s, const struct spw_file_options *o, un
 
 int spw_space_drain(struct spw_space *s, unsigned tier)
 {
+	struct spw__lib_file f;
 	int ret = -ENOENT;
 
 	pthread_mutex_lock(&s->admin);
 	if (tier && tier <= SPW__LIB_FILES && s->file[tier - 1].tier)
-		ret = ask(s, true, tier - 1);
+		ret = ask(s, true, tier - 1, &f);
 	if (ret == 0)
-		close_file(&s->file[tier - 1]);
+		close_file(&f);
 	pthread_mutex_unlock(&s->admin);
 	return ret;
 }
@@ -221,21 +222,29 @@ static void open_gate(struct spw_space *s)
 	__atomic_store_n(&s->gate, 0, __ATOMIC_SEQ_CST);
 }
 
-/* A store that began before the drain may have landed on t yet: then there is more to do. */
-static int remove_tier(struct spw_space *s, struct spw_tier *t)
+/*
+ * Out of the space, and out of the table that is read inside. A store that began before the drain may have landed on the
+ * tier yet: then there is more to do.
+ */
+static int remove_tier(struct spw_space *s, struct spw__lib_file *f)
 {
 	if (!shut_gate(s))
 		return SPW_DRAIN_MORE;
-	int ret = spw__space_remove_tier(s->layer, t);
+	int ret = spw__space_remove_tier(s->layer, f->tier);
 
+	if (ret == 0) {
+		*s->request.file = *f;
+		*f = (struct spw__lib_file){.fd = -1};
+	}
 	open_gate(s);
 	return ret ? SPW_DRAIN_MORE : 0;
 }
 
 /* Some of it: > 0 if there is more to do. */
-static int drain_some(struct spw_space *s, struct spw_work *work, struct spw_tier *t)
+static int drain_some(struct spw_space *s, struct spw_work *work, struct spw__lib_file *f)
 {
 	struct spw__request *q = &s->request;
+	struct spw_tier *t = f->tier;
 	uint64_t until = spw__plat_now_ns() + DRAIN_NS;
 	int ret = SPW_DRAIN_MORE;
 
@@ -246,7 +255,7 @@ static int drain_some(struct spw_space *s, struct spw_work *work, struct spw_tie
 		ret = spw_drain_step(s->layer, work, t, DRAIN_STEP);
 		spw_writeback_poll(s->layer, ret == SPW_DRAIN_WAITS ? DRAIN_NS : 0);
 		if (ret == 0)
-			ret = remove_tier(s, t);
+			ret = remove_tier(s, f);
 	}
 	if (ret < 0)
 		spw_drain_cancel(s->layer, t);
@@ -254,12 +263,14 @@ static int drain_some(struct spw_space *s, struct spw_work *work, struct spw_tie
 }
 
 /* > 0: not now. */
-static int add(struct spw_space *s, struct spw_tier *t)
+static int add(struct spw_space *s, struct spw__lib_file *f)
 {
 	if (!shut_gate(s))
 		return 1;
-	int ret = spw__space_add_tier(s->layer, t);
+	int ret = spw__space_add_tier(s->layer, s->request.file->tier);
 
+	if (ret == 0)
+		*f = *s->request.file;
 	open_gate(s);
 	__atomic_store_n(&s->full, 0, __ATOMIC_RELEASE);
 	return ret;
@@ -271,8 +282,8 @@ bool spw__request_serve(struct spw_space *s, struct spw__seat *seat)
 
 	if (__atomic_load_n(&q->state, __ATOMIC_ACQUIRE) != SPW__REQUEST_ASKED)
 		return false;
-	struct spw_tier *t = s->file[q->file].tier;
-	int ret = q->drain ? drain_some(s, seat->work, t) : add(s, t);
+	struct spw__lib_file *f = &s->file[q->number];
+	int ret = q->drain ? drain_some(s, seat->work, f) : add(s, f);
 
 	if (ret > 0)
 		return true;

@@ -103,10 +103,11 @@ struct spw__lib_file {
 
 /* Work for the thread of the space, asked for by another, one at a time. */
 struct spw__request {
-	uint32_t state; /* A futex: SPW__REQUEST_* */
-	bool drain;     /* else add */
-	bool begun;     /* of the thread of the space */
-	unsigned file;
+	uint32_t state;             /* A futex: SPW__REQUEST_* */
+	bool drain;                 /* else add */
+	bool begun;                 /* of the thread of the space */
+	unsigned number;            /* of the row in file[] */
+	struct spw__lib_file *file; /* the asker's: what is added, or was drained */
 	int result;
 };
 enum { SPW__REQUEST_NONE = 0, SPW__REQUEST_ASKED, SPW__REQUEST_DONE };
@@ -114,7 +115,7 @@ enum { SPW__REQUEST_NONE = 0, SPW__REQUEST_ASKED, SPW__REQUEST_DONE };
 struct spw_space {
 	struct spw__space *layer;
 	struct spw_tier *zswap;
-	struct spw__lib_file file[SPW__LIB_FILES];
+	struct spw__lib_file file[SPW__LIB_FILES]; /* read inside; changed by the thread while nobody is */
 	uint32_t files; /* A */
 	int uffd, pidfd;
 	uint32_t fault_mode;

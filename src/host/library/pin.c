@@ -8,6 +8,7 @@
  */
 #include "host/library/library.h"
 #include "host/uffd.h"
+#include "platform/platform.h"
 #include "platform/sys.h"
 
 #include <errno.h>
@@ -93,9 +94,8 @@ int spw_region_pin(struct spw_region *r, size_t offset, size_t bytes)
 
 		spw__call_begin(s, &c);
 		ret = spw__position(r, va, &o);
-		do {
-			ret = ret ? ret : pin_page(s, c.seat, o);
-		} while (ret == -EAGAIN);
+		for (unsigned spins = 0; !ret && (ret = pin_page(s, c.seat, o)) == -EAGAIN; ret = 0)
+			spw__plat_relax(spins++);
 		if (ret)
 			unpin(r, from, va);
 		spw__call_end(s, &c);

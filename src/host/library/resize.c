@@ -129,6 +129,26 @@ static void settle(struct spw_region *r, uint64_t base)
 	}
 }
 
+/*
+ * Leaf by leaf: what was made longer in place can be several mappings, of which mremap(2) takes one at a time. All or
+ * nothing.
+ */
+static int move_pages(uint64_t from, uint64_t to, uint64_t span)
+{
+	for (uint64_t at = 0; at < span; at += SPW__LEAF_BYTES) {
+		int ret;
+
+		if (mremap((void *)(uintptr_t)(from + at), SPW__LEAF_BYTES, SPW__LEAF_BYTES,
+			   MREMAP_MAYMOVE | MREMAP_FIXED, (void *)(uintptr_t)(to + at)) != MAP_FAILED)
+			continue;
+		ret = -errno;
+		if (at && move_pages(to, from, at))
+			spw__lib_die("cannot move a region back", -ret);
+		return ret;
+	}
+	return 0;
+}
+
 static int move(struct spw_region *r, uint64_t span)
 {
 	struct spw_space *s = r->space;
@@ -140,11 +160,8 @@ static int move(struct spw_region *r, uint64_t span)
 		return ret;
 	spw__signals_block(&signals);
 	hold_all(r, true);
-	void *p = mremap((void *)(uintptr_t)old, r->span, r->span, MREMAP_MAYMOVE | MREMAP_FIXED,
-			 (void *)(uintptr_t)base);
-
-	if (p == MAP_FAILED) {
-		ret = -errno;
+	ret = move_pages(old, base, r->span);
+	if (ret) {
 		munmap((void *)(uintptr_t)base, span);
 	} else {
 		ret = spw__region_prepare(s, base, r->span);

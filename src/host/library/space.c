@@ -324,6 +324,8 @@ int spw_space_destroy(struct spw_space *s)
 
 int spw_space_set_ram(struct spw_space *s, uint64_t ram)
 {
+	struct spw__call c;
+
 	if (ram < RAM_LEAST)
 		return -EINVAL;
 	pthread_mutex_lock(&s->admin);
@@ -334,7 +336,9 @@ int spw_space_set_ram(struct spw_space *s, uint64_t ram)
 	__atomic_add_fetch(&s->spare, spw__spare(ram) - spw__spare(s->ram), __ATOMIC_RELAXED);
 	__atomic_store_n(&s->ram, ram, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&s->admin);
+	spw__call_begin(s, &c);
 	spw__account(s, NULL);
+	spw__call_end(s, &c);
 	spw__kick(s);
 	return 0;
 }
