@@ -37,6 +37,8 @@
 #define SPARE_PART      32u /* of the cap, in pages that may be in memory twice */
 #define SPARE_MOST      512u
 #define SEAT_BYTES      (128u << 10) /* of a work area that was used: what it takes of its stack and window */
+#define FILE_BYTES      (2u << 20)   /* of the buffers of one that is written and read */
+#define RESERVE_PART    16u          /* of the cap, the most that is left for what is to come of each of both */
 #define FRUITLESS       8u           /* rounds in a row that made no room, before there is none */
 #define BOOKS_A_PAGE    2u           /* bytes of a position: state and age */
 
@@ -70,6 +72,15 @@ uint32_t spw__spare(uint64_t ram)
 	return pages < SPARE_MOST ? (uint32_t)pages : SPARE_MOST;
 }
 
+/* Of bookkeeping that comes with the first use of a work area or a file: room that is left for it. */
+static uint64_t reserve(const struct spw_space *s, uint64_t ram)
+{
+	uint64_t seats = (uint64_t)(SPW__SEATS - __atomic_load_n(&s->seated, __ATOMIC_RELAXED)) * SEAT_BYTES;
+	uint64_t files = (uint64_t)__atomic_load_n(&s->files, __ATOMIC_RELAXED) * FILE_BYTES, most = ram / RESERVE_PART;
+
+	return (seats < most ? seats : most) + (files < most ? files : most);
+}
+
 static void note_peak(struct spw_space *s, uint64_t used)
 {
 	uint64_t peak = __atomic_load_n(&s->peak, __ATOMIC_RELAXED);
@@ -87,7 +98,7 @@ void spw__account(struct spw_space *s, struct spw_space_stats *st)
 	struct spw_tier_stats pool;
 
 	s->zswap->ops->stats(s->zswap, &pool);
-	uint64_t books = metadata(s, &pool), fixed = books + (uint64_t)spw__spare(ram) * SPW_PAGE;
+	uint64_t books = metadata(s, &pool), fixed = books + reserve(s, ram) + (uint64_t)spw__spare(ram) * SPW_PAGE;
 	uint64_t left = fixed < ram ? ram - fixed : 0, part = left / 100 * POOL_MOST;
 	uint64_t budget = pool.used_bytes < left ? (left - pool.used_bytes) / SPW_PAGE : 0;
 

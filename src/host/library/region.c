@@ -147,17 +147,30 @@ int spw__region_prepare(const struct spw_space *s, uint64_t base, uint64_t span)
 	return spw__uffd_register(s->uffd, p, span, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
 }
 
+/* Addresses that begin with a leaf. 0: none. */
+static uint64_t map_leaves(uint64_t span)
+{
+	uint64_t at = (uintptr_t)spw__lib_map(span), base;
+
+	/* Beside another region, as often as not: then the kernel makes one mapping of both, and has few of them. */
+	if (at % SPW__LEAF_BYTES == 0)
+		return at;
+	munmap((void *)(uintptr_t)at, span);
+	at = (uintptr_t)spw__lib_map(span + SPW__LEAF_BYTES);
+	base = round_up(at, SPW__LEAF_BYTES);
+	if (!at)
+		return 0;
+	if (base != at)
+		munmap((void *)(uintptr_t)at, base - at);
+	munmap((void *)(uintptr_t)(base + span), at + SPW__LEAF_BYTES - base);
+	return base;
+}
+
 int spw__region_map(const struct spw_space *s, uint64_t span, uint64_t *base)
 {
-	char *p = spw__lib_map(span + SPW__LEAF_BYTES);
-	uint64_t at = (uintptr_t)p;
-
-	if (!p)
+	*base = map_leaves(span);
+	if (!*base)
 		return -ENOMEM;
-	*base = round_up(at, SPW__LEAF_BYTES);
-	if (*base != at)
-		munmap(p, *base - at);
-	munmap((void *)(uintptr_t)(*base + span), at + SPW__LEAF_BYTES - *base);
 	int ret = spw__region_prepare(s, *base, span);
 
 	if (ret)
