@@ -400,7 +400,9 @@ static void everything_full(void)
 	st = stats_of(s);
 	write_pages(more, 0, MANY / 2, TEXT, 1);
 	check_pages(more, 0, MANY / 2, TEXT, 1);
-	CHECK(stats_of(s).over_events == st.over_events && stats_of(s).used_bytes <= RAM);
+	CHECK(stats_of(s).over_events == st.over_events && stats_of(s).used_bytes <= RAM, "%llu times more, %llu KiB",
+	      (unsigned long long)(stats_of(s).over_events - st.over_events),
+	      (unsigned long long)stats_of(s).used_bytes / 1024);
 	spw_region_destroy(r);
 	spw_region_destroy(m);
 	end_space(s);

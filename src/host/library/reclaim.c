@@ -38,30 +38,32 @@
 #define SPARE_MOST      512u
 #define SEAT_BYTES      (128u << 10) /* of a work area that was used: what it takes of its stack and window */
 #define FILE_BYTES      (2u << 20)   /* of the buffers of one that is written and read */
-#define RESERVE_PART    16u          /* of the cap, the most that is left for what is to come of each of both */
+#define SEATS_PART      16u          /* of the cap, the most that is left for work areas */
+#define FILES_PART      4u           /* and for files */
 #define FRUITLESS       8u           /* rounds in a row that made no room, before there is none */
 #define BOOKS_A_PAGE    2u           /* bytes of a position: state and age */
 
 /* ---- the account ---- */
 
-static uint64_t metadata(struct spw_space *s, const struct spw_tier_stats *pool)
+/* Bytes of bookkeeping, without those of files; *files: theirs. */
+static uint64_t metadata(struct spw_space *s, const struct spw_tier_stats *pool, uint64_t *files)
 {
 	struct spw__space_stats layer;
 	struct spw_tier_stats file;
 
-	spw_stats(s->layer, &layer);
-	uint64_t bytes = layer.metadata_bytes + pool->metadata_bytes +
-			 layer.clusters * (SPW_CLUSTER * BOOKS_A_PAGE + sizeof(struct spw__leaf)) + sizeof(*s);
-
+	*files = 0;
 	for (unsigned i = 0; i < SPW__LIB_FILES; i++) {
 		struct spw_tier *t = __atomic_load_n(&s->file[i].tier, __ATOMIC_ACQUIRE);
 
 		if (!t)
 			continue;
 		t->ops->stats(t, &file);
-		bytes += file.metadata_bytes;
+		*files += file.metadata_bytes;
 	}
-	return bytes + (s->probation.head - s->probation.tail + s->main.head - s->main.tail) * sizeof(uint32_t) +
+	spw_stats(s->layer, &layer);
+	return layer.metadata_bytes + pool->metadata_bytes +
+	       layer.clusters * (SPW_CLUSTER * BOOKS_A_PAGE + sizeof(struct spw__leaf)) + sizeof(*s) +
+	       (s->probation.head - s->probation.tail + s->main.head - s->main.tail) * sizeof(uint32_t) +
 	       __atomic_load_n(&s->seated, __ATOMIC_RELAXED) * (uint64_t)SEAT_BYTES;
 }
 
@@ -73,12 +75,14 @@ uint32_t spw__spare(uint64_t ram)
 }
 
 /* Of bookkeeping that comes with the first use of a work area or a file: room that is left for it. */
-static uint64_t reserve(const struct spw_space *s, uint64_t ram)
+static uint64_t reserve(const struct spw_space *s, uint64_t ram, uint64_t file_books)
 {
 	uint64_t seats = (uint64_t)(SPW__SEATS - __atomic_load_n(&s->seated, __ATOMIC_RELAXED)) * SEAT_BYTES;
-	uint64_t files = (uint64_t)__atomic_load_n(&s->files, __ATOMIC_RELAXED) * FILE_BYTES, most = ram / RESERVE_PART;
+	uint64_t files = (uint64_t)__atomic_load_n(&s->files, __ATOMIC_RELAXED) * FILE_BYTES;
 
-	return (seats < most ? seats : most) + (files < most ? files : most);
+	files = files > file_books ? files - file_books : 0;
+	return (seats < ram / SEATS_PART ? seats : ram / SEATS_PART) +
+	       (files < ram / FILES_PART ? files : ram / FILES_PART);
 }
 
 static void note_peak(struct spw_space *s, uint64_t used)
@@ -98,7 +102,8 @@ void spw__account(struct spw_space *s, struct spw_space_stats *st)
 	struct spw_tier_stats pool;
 
 	s->zswap->ops->stats(s->zswap, &pool);
-	uint64_t books = metadata(s, &pool), fixed = books + reserve(s, ram) + (uint64_t)spw__spare(ram) * SPW_PAGE;
+	uint64_t file_books, books = metadata(s, &pool, &file_books) + file_books;
+	uint64_t fixed = books + reserve(s, ram, file_books) + (uint64_t)spw__spare(ram) * SPW_PAGE;
 	uint64_t left = fixed < ram ? ram - fixed : 0, part = left / 100 * POOL_MOST;
 	uint64_t budget = pool.used_bytes < left ? (left - pool.used_bytes) / SPW_PAGE : 0;
 

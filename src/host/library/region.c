@@ -264,6 +264,8 @@ static void discard_pages(struct spw_space *s, struct spw__seat *seat, uint32_t 
 
 void spw__region_discard(struct spw_region *r, uint64_t from, uint64_t to)
 {
+	/* Who finds no room now has to wait for it, not to take it. */
+	__atomic_store_n(&r->space->full, 0, __ATOMIC_RELEASE);
 	for (uint64_t va = from, end; va < to; va = end) {
 		struct spw__call c;
 		uint32_t o;
