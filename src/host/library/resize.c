@@ -160,15 +160,17 @@ static int move(struct spw_region *r, uint64_t span)
 		return ret;
 	spw__signals_block(&signals);
 	hold_all(r, true);
+	/* As soon as the pages have moved, another region may come to where they were. */
+	spw__region_say(old, r->span, NULL);
 	ret = move_pages(old, base, r->span);
 	if (ret) {
+		spw__region_say(old, r->span, r);
 		munmap((void *)(uintptr_t)base, span);
 	} else {
 		ret = spw__region_prepare(s, base, r->span);
 		if (ret)
 			spw__lib_die("cannot register a region that was moved", -ret);
 		settle(r, base);
-		spw__region_say(old, r->span, NULL);
 		r->base = base;
 	}
 	hold_all(r, false);
