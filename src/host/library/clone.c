@@ -4,14 +4,15 @@
  *
  * To copy a region that is mostly out would bring all of it in. The clone holds the entries instead, each counted once
  * more. A page that is in has the bytes nowhere else, or has them behind its entry as well: it becomes the frame of its
- * entry, where the other page table finds it. Nothing is compressed, read or copied for the clone; what is shared ends
- * page by page, when either side writes (page.c).
+ * entry, where the other page table finds it. Nothing is compressed, read or copied for the clone, but what is pinned;
+ * what is shared ends page by page, when either side writes (page.c).
  */
 #include "host/library/library.h"
 #include "host/uffd.h"
 #include "platform/sys.h"
 
 #include <errno.h>
+#include <string.h>
 
 /* Page o is IN and BUSY: the frame of its entry from now on, and written to by nobody who does not ask. */
 static int make_frame(struct spw_space *s, uint32_t o, uint8_t *state)
@@ -35,11 +36,24 @@ static int make_frame(struct spw_space *s, uint32_t o, uint8_t *state)
 	return ret == -EEXIST ? 0 : ret;
 }
 
-/* c, of the clone, is to have what o has. */
-static int share_page(struct spw_space *s, uint32_t o, uint32_t c)
+/* Page o is pinned: a system call may write to it, and asks nobody. c has a copy of its own, stored. */
+static int copy_page(struct spw_space *s, struct spw__seat *seat, uint32_t o, uint32_t c)
 {
-	uint8_t state = spw__page_lock(s, o);
-	int ret = state & SPW__IN ? make_frame(s, o, &state) : 0;
+	int ret;
+
+	/* What is compressed is not to change meanwhile. */
+	memcpy(seat->window, (const void *)(uintptr_t)spw__page_va(s, o), SPW_PAGE);
+	do {
+		ret = spw_store(s->layer, seat->work, (spw_entry_t){c}, seat->window, SPW_NO_FRAME);
+	} while (ret == -ENOSPC && spw__room_wait(s));
+	seat->stored += ret == 0;
+	return ret ? -ENOMEM : 0;
+}
+
+/* c, of the clone, is to hold what o, which is BUSY, holds. */
+static int hold_too(struct spw_space *s, uint32_t o, uint32_t c, uint8_t *state)
+{
+	int ret = *state & SPW__IN ? make_frame(s, o, state) : 0;
 	spw_entry_t e = spw__page_held(s, o);
 
 	if (ret == 0 && spw_kind(s->layer, e) != SPW_FREE)
@@ -48,11 +62,20 @@ static int share_page(struct spw_space *s, uint32_t o, uint32_t c)
 		e.idx = c;
 	if (ret == 0)
 		spw__page_hold(s, c, e);
+	return ret;
+}
+
+/* c, of the clone, is to have what o has. */
+static int share_page(struct spw_space *s, struct spw__seat *seat, uint32_t o, uint32_t c)
+{
+	uint8_t state = spw__page_lock(s, o);
+	int ret = state & SPW__PINNED ? copy_page(s, seat, o, c) : hold_too(s, o, c, &state);
+
 	spw__page_unlock(s, o, state);
 	return ret;
 }
 
-static int share_leaf(struct spw_region *r, struct spw_region *clone, uint64_t number)
+static int share_leaf(struct spw_region *r, struct spw__seat *seat, struct spw_region *clone, uint64_t number)
 {
 	struct spw_space *s = r->space;
 	uint64_t at = number * SPW__LEAF_BYTES, pages = (r->bytes - at) / SPW_PAGE;
@@ -67,7 +90,7 @@ static int share_leaf(struct spw_region *r, struct spw_region *clone, uint64_t n
 	__atomic_store_n(&s->leaf[o / SPW_CLUSTER].shared, 1, __ATOMIC_RELEASE);
 	__atomic_store_n(&s->leaf[c / SPW_CLUSTER].shared, 1, __ATOMIC_RELEASE);
 	for (uint32_t i = 0; i < SPW_CLUSTER && i < pages && !ret; i++)
-		ret = share_page(s, o + i, c + i);
+		ret = share_page(s, seat, o + i, c + i);
 	return ret;
 }
 
@@ -80,7 +103,7 @@ int spw_region_clone(struct spw_region *r, struct spw_region **out)
 		struct spw__call c;
 
 		spw__call_begin(r->space, &c);
-		ret = share_leaf(r, clone, i);
+		ret = share_leaf(r, c.seat, clone, i);
 		spw__call_end(r->space, &c);
 		if (ret)
 			spw_region_destroy(clone);
