@@ -145,7 +145,7 @@ size_t spw_region_size(const struct spw_region *r);
 int spw_region_resize(struct spw_region *r, size_t bytes);
 /*
  * A copy on write: another region of the same contents, sharing the stored pages for as long as neither side writes to
- * them. Nothing is read, decompressed or copied. Each page is as it was at some moment during the call. -ENOMEM.
+ * them. Nothing is read, decompressed or copied but pages that are pinned. Each page is as it was at some moment during the call. -ENOMEM.
  */
 int spw_region_clone(struct spw_region *r, struct spw_region **out);
 /* [offset, offset + bytes), whole pages. -EINVAL. */

@@ -5,13 +5,14 @@
  * To copy a region that is mostly out would bring all of it in. The clone holds the entries instead, each counted once
  * more. A page that is in has the bytes nowhere else, or has them behind its entry as well: it becomes the frame of its
  * entry, where the other page table finds it. Nothing is compressed, read or copied for the clone; what is shared ends
- * page by page, when either side writes (page.c).
+ * page by page, when either side writes (page.c). Pinned pages alone are copied.
  */
 #include "host/library/library.h"
 #include "host/uffd.h"
 #include "platform/sys.h"
 
 #include <errno.h>
+#include <string.h>
 
 /* Page o is IN and BUSY: the frame of its entry from now on, and written to by nobody who does not ask. */
 static int make_frame(struct spw_space *s, uint32_t o, uint8_t *state)
@@ -35,10 +36,29 @@ static int make_frame(struct spw_space *s, uint32_t o, uint8_t *state)
 	return ret == -EEXIST ? 0 : ret;
 }
 
+/* A pinned page may be written to by the kernel, which does not ask: c gets a copy of it. o is BUSY. */
+static int copy_page(struct spw_space *s, struct spw__seat *seat, uint32_t o, uint32_t c)
+{
+	int ret;
+
+	memcpy(seat->window, (const void *)(uintptr_t)spw__page_va(s, o), SPW_PAGE);
+	do
+		ret = spw_store(s->layer, seat->work, (spw_entry_t){c}, seat->window, SPW_NO_FRAME);
+	while (ret == -ENOSPC && spw__room_wait(s));
+	return ret == -ENOSPC ? -ENOMEM : ret;
+}
+
 /* c, of the clone, is to have what o has. */
-static int share_page(struct spw_space *s, uint32_t o, uint32_t c)
+static int share_page(struct spw_space *s, struct spw__seat *seat, uint32_t o, uint32_t c)
 {
 	uint8_t state = spw__page_lock(s, o);
+
+	if (state & SPW__PINNED) {
+		int err = copy_page(s, seat, o, c);
+
+		spw__page_unlock(s, o, state);
+		return err;
+	}
 	int ret = state & SPW__IN ? make_frame(s, o, &state) : 0;
 	spw_entry_t e = spw__page_held(s, o);
 
@@ -52,7 +72,7 @@ static int share_page(struct spw_space *s, uint32_t o, uint32_t c)
 	return ret;
 }
 
-static int share_leaf(struct spw_region *r, struct spw_region *clone, uint64_t number)
+static int share_leaf(struct spw_region *r, struct spw_region *clone, struct spw__seat *seat, uint64_t number)
 {
 	struct spw_space *s = r->space;
 	uint64_t at = number * SPW__LEAF_BYTES, pages = (r->bytes - at) / SPW_PAGE;
@@ -67,7 +87,7 @@ static int share_leaf(struct spw_region *r, struct spw_region *clone, uint64_t n
 	__atomic_store_n(&s->leaf[o / SPW_CLUSTER].shared, 1, __ATOMIC_RELEASE);
 	__atomic_store_n(&s->leaf[c / SPW_CLUSTER].shared, 1, __ATOMIC_RELEASE);
 	for (uint32_t i = 0; i < SPW_CLUSTER && i < pages && !ret; i++)
-		ret = share_page(s, o + i, c + i);
+		ret = share_page(s, seat, o + i, c + i);
 	return ret;
 }
 
@@ -80,7 +100,7 @@ int spw_region_clone(struct spw_region *r, struct spw_region **out)
 		struct spw__call c;
 
 		spw__call_begin(r->space, &c);
-		ret = share_leaf(r, clone, i);
+		ret = share_leaf(r, clone, c.seat, i);
 		spw__call_end(r->space, &c);
 		if (ret)
 			spw_region_destroy(clone);

@@ -193,15 +193,17 @@ static int move(struct spw_region *r, uint64_t span)
 		return ret;
 	spw__signals_block(&signals);
 	hold_all(r, true);
+	/* As soon as the pages have moved, another region may come to where they were. */
+	spw__region_say(old, r->span, NULL);
 	ret = move_pages(old, m.base, r->span);
 	if (ret) {
+		spw__region_say(old, r->span, r);
 		munmap((void *)(uintptr_t)m.base, span);
 	} else {
 		ret = spw__region_prepare(s, m.base, span);
 		if (ret)
 			spw__lib_die("cannot register a region that was moved", -ret);
 		settle(r, m.base);
-		spw__region_say(old, r->span, NULL);
 		r->base = m.base;
 	}
 	hold_all(r, false);
