@@ -15,7 +15,7 @@
  *	double *v = spw_region_address(region);
  *
  * Errors are -errno, success is 0. Every function may be called from any thread at once, but a region that is being
- * destroyed or resized is used by nobody else. None is async-signal-safe. There are no
+ * destroyed or resized is used by nobody else. None but spw_fault() is async-signal-safe. There are no
  * constructors; what belongs to the process and not to a space is the handler of SIGBUS (see SPW_FAULT_SIGNAL).
  *
  * A system call that is given memory which is out fails with EFAULT: the kernel does not fault on a program's behalf.
@@ -66,11 +66,13 @@ struct spw_space_options {
 	}
 
 struct spw_file_options {
-	size_t size;      /* sizeof(struct spw_file_options), set by SPW_FILE_OPTIONS */
-	int fd;           /* open for reading and writing; stays the caller's. -1: a file without a name */
-	const char *dir;  /* where that is made; NULL: $TMPDIR or /var/tmp */
-	uint64_t bytes;   /* how large it may get; 0: what is free there, less a tenth; a device's or swapfile's size */
-	int32_t priority; /* -128..127; the highest is filled first */
+	size_t size;     /* sizeof(struct spw_file_options), set by SPW_FILE_OPTIONS */
+	int fd;          /* open for reading and writing; stays the caller's. -1: a file without a name */
+	const char *dir; /* where that is made; NULL: $TMPDIR or /var/tmp */
+	uint64_t
+		bytes; /* of it to use at most. fd: it is used as far as it reaches, or as its swap header says; 0: all.
+			     A file without a name: how large it may get; 0: what is free there, less a tenth */
+	int32_t priority;   /* -128..127; the highest is filled first */
 	uint32_t plaintext; /* 1: not encrypted (a keyed checksum still guards what is read) */
 };
 #define SPW_FILE_OPTIONS                                           \
@@ -143,14 +145,14 @@ size_t spw_region_size(const struct spw_region *r);
 int spw_region_resize(struct spw_region *r, size_t bytes);
 /*
  * A copy on write: another region of the same contents, sharing the stored pages for as long as neither side writes to
- * them. Nothing is read, decompressed or copied. Each page is as it was at some moment during the call. -ENOMEM.
+ * them. Nothing is read, decompressed or copied but pages that are pinned. Each page is as it was at some moment during the call. -ENOMEM.
  */
 int spw_region_clone(struct spw_region *r, struct spw_region **out);
 /* [offset, offset + bytes), whole pages. -EINVAL. */
 int spw_region_advise(struct spw_region *r, size_t offset, size_t bytes, enum spw_advice advice);
 /*
  * Bring the pages of [offset, offset + bytes) in and keep them there, readable and writable by system calls, until
- * spw_region_unpin() of the same range. Pins add up. -EINVAL, -ENOMEM: the cap has no room for them, -EAGAIN: 255 pins,
+ * spw_region_unpin() of the same range. Pins add up. Whole pages, else -EINVAL; -ENOMEM: the cap has no room for them, -EAGAIN: 255 pins,
  * -EIO, -EBADMSG: a page could not be restored. On error nothing stays pinned.
  */
 int spw_region_pin(struct spw_region *r, size_t offset, size_t bytes);

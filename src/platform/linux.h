@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-#define SPW_PLAT_RANGES 64u /* reservations that may exist at once */
+#define SPW_PLAT_RANGES 128u /* reservations that may exist at once */
 
 struct spw__plat_range {
 	uintptr_t base;

@@ -4,8 +4,8 @@
  *
  * To copy a region that is mostly out would bring all of it in. The clone holds the entries instead, each counted once
  * more. A page that is in has the bytes nowhere else, or has them behind its entry as well: it becomes the frame of its
- * entry, where the other page table finds it. Nothing is compressed, read or copied for the clone, but what is pinned;
- * what is shared ends page by page, when either side writes (page.c).
+ * entry, where the other page table finds it. Nothing is compressed, read or copied for the clone; what is shared ends
+ * page by page, when either side writes (page.c). Pinned pages alone are copied.
  */
 #include "host/library/library.h"
 #include "host/uffd.h"
@@ -36,24 +36,30 @@ static int make_frame(struct spw_space *s, uint32_t o, uint8_t *state)
 	return ret == -EEXIST ? 0 : ret;
 }
 
-/* Page o is pinned: a system call may write to it, and asks nobody. c has a copy of its own, stored. */
+/* A pinned page may be written to by the kernel, which does not ask: c gets a copy of it. o is BUSY. */
 static int copy_page(struct spw_space *s, struct spw__seat *seat, uint32_t o, uint32_t c)
 {
 	int ret;
 
-	/* What is compressed is not to change meanwhile. */
 	memcpy(seat->window, (const void *)(uintptr_t)spw__page_va(s, o), SPW_PAGE);
-	do {
+	do
 		ret = spw_store(s->layer, seat->work, (spw_entry_t){c}, seat->window, SPW_NO_FRAME);
-	} while (ret == -ENOSPC && spw__room_wait(s));
-	seat->stored += ret == 0;
-	return ret ? -ENOMEM : 0;
+	while (ret == -ENOSPC && spw__room_wait(s));
+	return ret == -ENOSPC ? -ENOMEM : ret;
 }
 
-/* c, of the clone, is to hold what o, which is BUSY, holds. */
-static int hold_too(struct spw_space *s, uint32_t o, uint32_t c, uint8_t *state)
+/* c, of the clone, is to have what o has. */
+static int share_page(struct spw_space *s, struct spw__seat *seat, uint32_t o, uint32_t c)
 {
-	int ret = *state & SPW__IN ? make_frame(s, o, state) : 0;
+	uint8_t state = spw__page_lock(s, o);
+
+	if (state & SPW__PINNED) {
+		int err = copy_page(s, seat, o, c);
+
+		spw__page_unlock(s, o, state);
+		return err;
+	}
+	int ret = state & SPW__IN ? make_frame(s, o, &state) : 0;
 	spw_entry_t e = spw__page_held(s, o);
 
 	if (ret == 0 && spw_kind(s->layer, e) != SPW_FREE)
@@ -62,20 +68,11 @@ static int hold_too(struct spw_space *s, uint32_t o, uint32_t c, uint8_t *state)
 		e.idx = c;
 	if (ret == 0)
 		spw__page_hold(s, c, e);
-	return ret;
-}
-
-/* c, of the clone, is to have what o has. */
-static int share_page(struct spw_space *s, struct spw__seat *seat, uint32_t o, uint32_t c)
-{
-	uint8_t state = spw__page_lock(s, o);
-	int ret = state & SPW__PINNED ? copy_page(s, seat, o, c) : hold_too(s, o, c, &state);
-
 	spw__page_unlock(s, o, state);
 	return ret;
 }
 
-static int share_leaf(struct spw_region *r, struct spw__seat *seat, struct spw_region *clone, uint64_t number)
+static int share_leaf(struct spw_region *r, struct spw_region *clone, struct spw__seat *seat, uint64_t number)
 {
 	struct spw_space *s = r->space;
 	uint64_t at = number * SPW__LEAF_BYTES, pages = (r->bytes - at) / SPW_PAGE;
@@ -103,7 +100,7 @@ int spw_region_clone(struct spw_region *r, struct spw_region **out)
 		struct spw__call c;
 
 		spw__call_begin(r->space, &c);
-		ret = share_leaf(r, c.seat, clone, i);
+		ret = share_leaf(r, clone, c.seat, i);
 		spw__call_end(r->space, &c);
 		if (ret)
 			spw_region_destroy(clone);

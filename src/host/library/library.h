@@ -116,13 +116,15 @@ struct spw_space {
 	struct spw__space *layer;
 	struct spw_tier *zswap;
 	struct spw__lib_file file[SPW__LIB_FILES]; /* read inside; changed by the thread while nobody is */
-	uint32_t files; /* A */
+	uint32_t files;                            /* A */
 	int uffd, pidfd;
 	uint32_t fault_mode;
 	uint32_t leaves;   /* most that regions may have */
 	uint32_t clusters; /* for these, and for the entries of pages that parted from a clone */
 	bool whole_vector; /* process_madvise(2) takes many ranges at once */
 
+	char *tables; /* what follows, and the queues, lie there */
+	size_t tables_bytes;
 	struct spw__leaf *leaf;
 	uint8_t *state; /* A by position, as the three below */
 	uint8_t *age;   /* A when it was taken out, in epochs */
@@ -250,7 +252,6 @@ int spw__lib_bring(struct spw_space *s, struct spw__seat *seat, uint32_t o, uint
 		   spw_slot_t *where);
 
 /* ---- queue.c ---- */
-int spw__queues_init(struct spw_space *s);
 /* n pages that came in, states without QUEUED, BUSY. Into the queue that MAIN says. */
 void spw__queue_push(struct spw_space *s, const uint32_t *o, const uint8_t *state, unsigned n);
 /* Up to max positions to take out next, QUEUED still. */

@@ -77,6 +77,17 @@ static void unpin(struct spw_region *r, uint64_t from, uint64_t to)
 			unpin_page(r->space, o);
 }
 
+/* Pages of the range that are not pinned yet. */
+static uint64_t unpinned(struct spw_region *r, uint64_t from, uint64_t to)
+{
+	uint64_t n = 0;
+	uint32_t o;
+
+	for (uint64_t va = from; va < to; va += SPW_PAGE)
+		n += !spw__position_if(r, va, &o) || !__atomic_load_n(&r->space->pins[o], __ATOMIC_RELAXED);
+	return n;
+}
+
 int spw_region_pin(struct spw_region *r, size_t offset, size_t bytes)
 {
 	struct spw_space *s = r->space;
@@ -85,7 +96,7 @@ int spw_region_pin(struct spw_region *r, size_t offset, size_t bytes)
 
 	if (!spw__region_has(r, offset, bytes))
 		return -EINVAL;
-	if (__atomic_load_n(&s->pinned, __ATOMIC_RELAXED) + bytes / SPW_PAGE >
+	if (__atomic_load_n(&s->pinned, __ATOMIC_RELAXED) + unpinned(r, from, from + bytes) >
 	    __atomic_load_n(&s->budget, __ATOMIC_RELAXED) / PINNED_PART)
 		return -ENOMEM;
 	while (va < from + bytes && !ret) {

@@ -14,8 +14,6 @@
 #include "host/library/library.h"
 #include "platform/platform.h"
 
-#include <errno.h>
-
 #define PROBATION_PART 8u                            /* of what is queued, when main gives first */
 #define EPOCHS         8u                            /* in which all that is resident is taken out once */
 #define ENTRIES_A_PAGE (SPW_PAGE / sizeof(uint32_t)) /* of a ring */
@@ -23,13 +21,6 @@
 static uint64_t ring_size(const struct spw_space *s)
 {
 	return (uint64_t)s->clusters * SPW_CLUSTER;
-}
-
-int spw__queues_init(struct spw_space *s)
-{
-	s->probation.at = spw__plat_reserve(ring_size(s) * sizeof(uint32_t));
-	s->main.at = spw__plat_reserve(ring_size(s) * sizeof(uint32_t));
-	return s->probation.at && s->main.at ? 0 : -ENOMEM;
 }
 
 void spw__queue_push(struct spw_space *s, const uint32_t *o, const uint8_t *state, unsigned n)

@@ -130,31 +130,64 @@ static void settle(struct spw_region *r, uint64_t base)
 }
 
 /*
- * Leaf by leaf: what was made longer in place can be several mappings, of which mremap(2) takes one at a time. All or
- * nothing.
+ * Leaf by leaf: what was made longer in place can be several mappings, of which mremap(2) takes one at a time. Nothing
+ * is undone half way: where it fails, it is for want of mappings, and at the first.
  */
 static int move_pages(uint64_t from, uint64_t to, uint64_t span)
 {
 	for (uint64_t at = 0; at < span; at += SPW__LEAF_BYTES) {
-		int ret;
-
 		if (mremap((void *)(uintptr_t)(from + at), SPW__LEAF_BYTES, SPW__LEAF_BYTES,
 			   MREMAP_MAYMOVE | MREMAP_FIXED, (void *)(uintptr_t)(to + at)) != MAP_FAILED)
 			continue;
-		ret = -errno;
-		if (at && move_pages(to, from, at))
-			spw__lib_die("cannot move a region back", -ret);
-		return ret;
+		if (at)
+			spw__lib_die("cannot move all of a region", errno);
+		return -errno;
 	}
 	return 0;
+}
+
+/*
+ * Addresses with a margin. The kernel makes one mapping of what was moved and a neighbour that is registered with the
+ * same userfaultfd, and then takes the registration away from all of it (seen on Linux 6.18): the neighbour would read
+ * zeros for what is out.
+ */
+struct apart {
+	char *all;
+	uint64_t bytes, base, span;
+};
+
+static int map_apart(struct apart *m, uint64_t span)
+{
+	m->span = span;
+	m->bytes = span + 3 * SPW__LEAF_BYTES;
+	m->all = mmap(NULL, m->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (m->all == MAP_FAILED)
+		return -errno;
+	m->base = ((uintptr_t)m->all / SPW__LEAF_BYTES + 2) * SPW__LEAF_BYTES;
+	if (mmap((void *)(uintptr_t)m->base, span, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED)
+		return 0;
+	int ret = -errno;
+
+	munmap(m->all, m->bytes);
+	return ret;
+}
+
+static void free_margins(const struct apart *m)
+{
+	uint64_t before = m->base - (uintptr_t)m->all;
+
+	munmap(m->all, before);
+	munmap((void *)(uintptr_t)(m->base + m->span), m->bytes - before - m->span);
 }
 
 static int move(struct spw_region *r, uint64_t span)
 {
 	struct spw_space *s = r->space;
-	uint64_t base, old = r->base;
+	uint64_t old = r->base;
 	sigset_t signals;
-	int ret = spw__region_map(s, span, &base);
+	struct apart m = {0};
+	int ret = map_apart(&m, span);
 
 	if (ret)
 		return ret;
@@ -162,18 +195,19 @@ static int move(struct spw_region *r, uint64_t span)
 	hold_all(r, true);
 	/* As soon as the pages have moved, another region may come to where they were. */
 	spw__region_say(old, r->span, NULL);
-	ret = move_pages(old, base, r->span);
+	ret = move_pages(old, m.base, r->span);
 	if (ret) {
 		spw__region_say(old, r->span, r);
-		munmap((void *)(uintptr_t)base, span);
+		munmap((void *)(uintptr_t)m.base, span);
 	} else {
-		ret = spw__region_prepare(s, base, r->span);
+		ret = spw__region_prepare(s, m.base, span);
 		if (ret)
 			spw__lib_die("cannot register a region that was moved", -ret);
-		settle(r, base);
-		r->base = base;
+		settle(r, m.base);
+		r->base = m.base;
 	}
 	hold_all(r, false);
+	free_margins(&m);
 	pthread_sigmask(SIG_SETMASK, &signals, NULL);
 	return ret;
 }

@@ -22,7 +22,7 @@
 #define ADDRESSES      (256ull << 30)
 #define ADDRESSES_MOST (4ull << 40)
 #define ZSWAP_PERCENT  90u
-#define POOL_ADDRESSES (1ull << 40) /* most that the pool can address */
+#define POOL_MOST      (1ull << 40) /* that the pool can address */
 #define SIGNAL_STACK   (64u << 10)
 
 void spw__lib_die(const char *what, int error)
@@ -151,18 +151,34 @@ static int make_seats(struct spw_space *s)
 	return ret;
 }
 
+/* The tables by position and by cluster, in one reservation. */
 static int make_tables(struct spw_space *s)
 {
+	s->tables_bytes = s->clusters * (sizeof(*s->leaf) + SPW_CLUSTER * (3 * sizeof(uint32_t) + 3));
+	s->tables_bytes = (s->tables_bytes + SPW_PAGE - 1) / SPW_PAGE * SPW_PAGE;
+	s->tables = spw__plat_reserve(s->tables_bytes);
+	if (!s->tables)
+		return -ENOMEM;
+
 	size_t positions = (size_t)s->clusters * SPW_CLUSTER;
 
-	s->leaf = spw__plat_reserve(s->clusters * sizeof(*s->leaf));
-	s->state = spw__plat_reserve(positions);
-	s->age = spw__plat_reserve(positions);
-	s->pins = spw__plat_reserve(positions);
-	s->held = spw__plat_reserve(positions * sizeof(*s->held));
-	if (!s->leaf || !s->state || !s->age || !s->pins || !s->held)
-		return -ENOMEM;
-	return spw__queues_init(s);
+	/* The rings first: they give back whole pages. */
+	s->probation.at = (void *)s->tables;
+	s->main.at = s->probation.at + positions;
+	s->held = s->main.at + positions;
+	s->leaf = (void *)(s->held + positions);
+	s->state = (void *)(s->leaf + s->clusters);
+	s->age = s->state + positions;
+	s->pins = s->age + positions;
+	return 0;
+}
+
+/* As much as all regions could need, stored as they are and in holes. */
+static uint64_t pool_addresses(const struct spw_space *s)
+{
+	uint64_t bytes = 2 * s->leaves * SPW__LEAF_BYTES;
+
+	return bytes < POOL_MOST ? bytes : POOL_MOST;
 }
 
 static int make_layer(struct spw_space *s, const struct spw_codec *codec)
@@ -171,7 +187,7 @@ static int make_layer(struct spw_space *s, const struct spw_codec *codec)
 		.max_clusters = s->clusters, .max_frames = s->clusters * SPW_CLUSTER, .codec = *codec};
 	int ret = spw__space_create(&cfg, &s->layer);
 
-	ret = ret ? ret : spw__zswap_create(0, "zswap", s->zswap_bytes, POOL_ADDRESSES, &s->zswap);
+	ret = ret ? ret : spw__zswap_create(0, "zswap", s->zswap_bytes, pool_addresses(s), &s->zswap);
 	return ret ? ret : spw__space_add_tier(s->layer, s->zswap);
 }
 
@@ -192,28 +208,15 @@ static int open_uffd(struct spw_space *s)
 	return features == want ? 0 : -ENOSYS;
 }
 
-static void release(void *p, size_t bytes)
-{
-	if (p)
-		spw__plat_release(p, bytes);
-}
-
 static void unmake(struct spw_space *s)
 {
-	size_t positions = (size_t)s->clusters * SPW_CLUSTER;
-
 	spw__files_close(s);
 	if (s->zswap)
 		s->zswap->ops->destroy(s->zswap);
 	if (s->layer)
 		spw__space_destroy(s->layer);
-	release(s->leaf, s->clusters * sizeof(*s->leaf));
-	release(s->state, positions);
-	release(s->age, positions);
-	release(s->pins, positions);
-	release(s->held, positions * sizeof(*s->held));
-	release(s->probation.at, positions * sizeof(uint32_t));
-	release(s->main.at, positions * sizeof(uint32_t));
+	if (s->tables)
+		spw__plat_release(s->tables, s->tables_bytes);
 	if (s->seat_memory)
 		munmap(s->seat_memory, s->seat_bytes);
 	if (s->zeros)
