@@ -124,7 +124,10 @@ enum spw_advice {
 int spw_space_create(const struct spw_space_options *o, struct spw_space **out);
 /* All its regions must be gone: -EBUSY. */
 int spw_space_destroy(struct spw_space *s);
-/* Another file below the pool. *tier is its number. -EINVAL, -ENOMEM, -ENOSPC (8 files, or no room), errors of open. */
+/*
+ * Another file below the pool. *tier is its number. -EINVAL; -ENOMEM: its buffers, 2 MiB, would be more than the half of
+ * the cap together with those of the others; -ENOSPC: 8 files, or no room on the disk; errors of open(2).
+ */
 int spw_space_add_file(struct spw_space *s, const struct spw_file_options *o, unsigned *tier);
 /* Empty it into the other tiers, then let go of it. Sleeps. -ENOENT, -ENOSPC (no room elsewhere; it stays), -EIO. */
 int spw_space_drain(struct spw_space *s, unsigned tier);

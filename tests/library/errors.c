@@ -263,11 +263,14 @@ static void file_options(void)
 
 static void files_are_counted(void)
 {
-	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
+	struct spw_space *small = new_space(RAM, SPW_FAULT_SIGNAL), *s = new_space(32 * MIB, SPW_FAULT_SIGNAL);
 	struct spw_file_options o = SPW_FILE_OPTIONS;
 	unsigned tier[8], again;
 
 	o.bytes = MIB;
+	CHECK(!spw_space_add_file(small, &o, &again));
+	CHECK(spw_space_add_file(small, &o, &again) == -ENOMEM, "two take all of the cap");
+	end_space(small);
 	CHECK(spw_space_drain(s, 0) == -ENOENT && spw_space_drain(s, 12345) == -ENOENT);
 	for (unsigned i = 0; i < 8; i++) {
 		CHECK(!spw_space_add_file(s, &o, &tier[i]));

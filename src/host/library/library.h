@@ -46,9 +46,10 @@
 #define SPW__BUSY   128u
 
 #define SPW__LEAF_BYTES  ((uint64_t)SPW_CLUSTER * SPW_PAGE)
-#define SPW__WINDOW      16u /* pages brought in for one fault at most */
-#define SPW__BATCH       64u /* pages taken out at a time */
-#define SPW__SEATS       16u /* threads that can be served at once; more wait */
+#define SPW__WINDOW      16u        /* pages brought in for one fault at most */
+#define SPW__BATCH       64u        /* pages taken out at a time */
+#define SPW__SEATS       16u        /* threads that can be served at once; more wait */
+#define SPW__FILE_BOOKS  (2u << 20) /* bytes of the buffers of a file that is written and read */
 #define SPW__LIB_FILES   8u
 #define SPW__LIB_STREAMS 4u
 

@@ -29,6 +29,7 @@
 #define ROOM_LOW        64u /* the thread begins at budget / ROOM_LOW free pages */
 #define ROOM_HIGH       32u /* and ends at budget / ROOM_HIGH */
 #define POOL_MOST       90u /* % of what bookkeeping leaves */
+#define POOL_LEAST      (512u << 10)
 #define POOL_HIGH       95u /* % of the pool's limit */
 #define POOL_LOW        90u
 #define WRITEBACK_BYTES (1u << 20) /* asked for at a time */
@@ -37,7 +38,6 @@
 #define SPARE_PART      32u /* of the cap, in pages that may be in memory twice */
 #define SPARE_MOST      512u
 #define SEAT_BYTES      (128u << 10) /* of a work area that was used: what it takes of its stack and window */
-#define FILE_BYTES      (2u << 20)   /* of the buffers of one that is written and read */
 #define SEATS_PART      16u          /* of the cap, the most that is left for work areas */
 #define FILES_PART      4u           /* and for files */
 #define FRUITLESS       8u           /* rounds in a row that made no room, before there is none */
@@ -78,7 +78,7 @@ uint32_t spw__spare(uint64_t ram)
 static uint64_t reserve(const struct spw_space *s, uint64_t ram, uint64_t file_books)
 {
 	uint64_t seats = (uint64_t)(SPW__SEATS - __atomic_load_n(&s->seated, __ATOMIC_RELAXED)) * SEAT_BYTES;
-	uint64_t files = (uint64_t)__atomic_load_n(&s->files, __ATOMIC_RELAXED) * FILE_BYTES;
+	uint64_t files = (uint64_t)__atomic_load_n(&s->files, __ATOMIC_RELAXED) * SPW__FILE_BOOKS;
 
 	files = files > file_books ? files - file_books : 0;
 	return (seats < ram / SEATS_PART ? seats : ram / SEATS_PART) +
@@ -108,6 +108,8 @@ void spw__account(struct spw_space *s, struct spw_space_stats *st)
 	uint64_t budget = pool.used_bytes < left ? (left - pool.used_bytes) / SPW_PAGE : 0;
 
 	__atomic_store_n(&s->budget, budget > BUDGET_LEAST ? budget : BUDGET_LEAST, __ATOMIC_RELAXED);
+	/* Whatever goes to a file goes through the pool. */
+	part = part > POOL_LEAST ? part : POOL_LEAST;
 	__atomic_store_n(&s->pool, zswap < part ? zswap : part, __ATOMIC_RELAXED);
 	note_peak(s, resident + pool.used_bytes + books);
 	if (st)

@@ -372,8 +372,11 @@ static void chill(struct spw_region *r, uint64_t from, uint64_t to)
 		for (; va < to && n < SPW__BATCH; va += SPW_PAGE) {
 			uint32_t o;
 
-			if (!spw__position_if(r, va, &o) || !spw__page_try(s, o, &state[n]))
+			if (!spw__position_if(r, va, &o)) {
+				va |= SPW__LEAF_BYTES - SPW_PAGE;
 				continue;
+			}
+			state[n] = spw__page_lock(s, o);
 			if (state[n] & SPW__IN && !(state[n] & SPW__PINNED))
 				c.seat->position[n++] = o;
 			else
