@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define RAM  (4 * MIB)
 #define MANY 2048u /* pages: twice the cap */
@@ -132,13 +134,19 @@ static void clone_of_written(void)
 static void clones_and_pins(void)
 {
 	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
+	int fd = memfd_create("zeros", MFD_CLOEXEC);
 	char *base, *copy;
 	struct spw_region *r = new_region(s, 64, &base), *c;
 
+	CHECK(fd >= 0 && !ftruncate(fd, 16 * PAGE));
 	write_pages(base, 0, 64, TEXT, 1);
 	CHECK(!spw_region_pin(r, 0, 16 * PAGE));
 	c = new_clone(r, &copy);
 	CHECK(region_stats(r).pinned_bytes == 16 * PAGE && !region_stats(c).pinned_bytes);
+	/* A system call asks nobody before it writes. */
+	CHECK(pread(fd, base, 16 * PAGE, 0) == 16 * PAGE, "errno %d", errno);
+	check_pages(base, 0, 16, TEXT, 0);
+	check_pages(copy, 0, 64, TEXT, 1);
 	write_pages(base, 0, 64, TEXT, 100);
 	check_pages(copy, 0, 64, TEXT, 1);
 	CHECK(!spw_region_pin(c, 8 * PAGE, 16 * PAGE));

@@ -171,10 +171,12 @@ int spw_space_add_file(struct spw_space *s, const struct spw_file_options *o, un
 	pthread_mutex_lock(&s->admin);
 	while (i < SPW__LIB_FILES && s->file[i].tier)
 		i++;
-	if ((i + 1) * (uint64_t)SPW__FILE_BOOKS > s->ram / 2)
+	if (i == SPW__LIB_FILES)
+		ret = -ENOSPC;
+	else if ((i + 1) * (uint64_t)SPW__FILE_BOOKS > s->ram / 2)
 		ret = -ENOMEM;
 	else
-		ret = i < SPW__LIB_FILES ? open_file(o, i + 1, &f) : -ENOSPC;
+		ret = open_file(o, i + 1, &f);
 	if (ret == 0) {
 		ret = ask(s, false, i, &f);
 		if (ret)
