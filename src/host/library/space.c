@@ -58,7 +58,7 @@ void spw__lib_lost(uint64_t va, spw_slot_t where, int error)
 	n += 11 + spw__put_number(what + n + 11, 2, spw__slot_tier(where), 10);
 	memcpy(what + n, " at ", 4);
 	n += 4 + spw__put_number(what + n + 4, 16, spw__slot_offset(where), 10);
-	memcpy(what + n, error == -EBADMSG ? ": changed" : ": unreadable", 13);
+	strcpy(what + n, error == -EBADMSG ? ": changed" : ": unreadable");
 	spw__lib_die(what, -error);
 }
 
