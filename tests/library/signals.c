@@ -265,11 +265,13 @@ static void one_space_after_another(void)
 
 static char *shared_base;
 
-static void set_signal_stack(char *mem, size_t bytes)
+/* Returns what the thread had before; a sanitizer takes its own back when the thread ends. */
+static stack_t set_signal_stack(char *mem, size_t bytes)
 {
-	stack_t st = {.ss_sp = mem, .ss_size = bytes};
+	stack_t st = {.ss_sp = mem, .ss_size = bytes}, before;
 
-	CHECK(!sigaltstack(&st, NULL), "errno %d", errno);
+	CHECK(!sigaltstack(&st, &before), "errno %d", errno);
+	return before;
 }
 
 /* Bytes that the kernel puts there, and some for a handler that goes to another stack at once. */
@@ -285,10 +287,11 @@ static void *on_small_signal_stack(void *arg)
 
 	(void)arg;
 	CHECK(mem != MAP_FAILED && !mprotect(mem, PAGE, PROT_NONE));
-	set_signal_stack(mem + PAGE, small_stack());
+	stack_t before = set_signal_stack(mem + PAGE, small_stack());
+
 	for (unsigned i = 0; i < 4; i++)
 		touch_all(shared_base);
-	sigaltstack(&(stack_t){.ss_flags = SS_DISABLE}, NULL);
+	sigaltstack(&before, NULL);
 	munmap(mem, bytes + PAGE);
 	return NULL;
 }
@@ -334,9 +337,13 @@ static void *near_the_end(void *arg)
 
 	CHECK(!pthread_getattr_np(pthread_self(), &attr) && !pthread_attr_getstack(&attr, &end, &size));
 	pthread_attr_destroy(&attr);
+	stack_t before = {0};
+
 	if (d->signal_stack)
-		set_signal_stack(mem, sizeof(mem));
+		before = set_signal_stack(mem, sizeof(mem));
 	go_down(end, d->left);
+	if (d->signal_stack)
+		sigaltstack(&before, NULL);
 	return NULL;
 }
 
