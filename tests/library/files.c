@@ -63,8 +63,13 @@ static void more_than_memory(enum spw_fault_mode mode)
 	st = stats_of(s);
 	CHECK(st.written_pages && st.read_pages && st.file_pages && st.file_bytes <= st.file_capacity &&
 	      st.file_capacity <= 64 * MIB);
+<<<<<<< HEAD
 	CHECK(!st.over_events && st.peak_bytes <= RAM, "over %llu times, %llu KiB", (unsigned long long)st.over_events,
 	      (unsigned long long)st.peak_bytes / 1024);
+=======
+	CHECK(!st.over_events && st.peak_bytes <= 2 * RAM, "over %llu times, %llu KiB",
+	      (unsigned long long)st.over_events, (unsigned long long)st.peak_bytes / 1024);
+>>>>>>> c622b8ef68d6331fac480a7be2dbb2e1705f6492
 	spw_region_destroy(r);
 	CHECK(!stats_of(s).file_pages);
 	end_space(s);
@@ -163,7 +168,7 @@ static bool seen_on_file(bool plaintext)
 	add_file(s, fd, 64 * MIB, 0, plaintext);
 	write_pages(base, 0, MANY, NOISE, 1);
 	CHECK(stats_of(s).file_pages > MANY / 2);
-	for (unsigned i = 0; i < 64; i++) {
+	for (uint64_t i = 0; i < MANY; i += MANY / 8) {
 		write_page(page, NOISE, 1 + i);
 		seen = seen || is_seen(fd, page);
 	}
