@@ -63,13 +63,8 @@ static void more_than_memory(enum spw_fault_mode mode)
 	st = stats_of(s);
 	CHECK(st.written_pages && st.read_pages && st.file_pages && st.file_bytes <= st.file_capacity &&
 	      st.file_capacity <= 64 * MIB);
-<<<<<<< HEAD
 	CHECK(!st.over_events && st.peak_bytes <= RAM, "over %llu times, %llu KiB", (unsigned long long)st.over_events,
 	      (unsigned long long)st.peak_bytes / 1024);
-=======
-	CHECK(!st.over_events && st.peak_bytes <= 2 * RAM, "over %llu times, %llu KiB",
-	      (unsigned long long)st.over_events, (unsigned long long)st.peak_bytes / 1024);
->>>>>>> c622b8ef68d6331fac480a7be2dbb2e1705f6492
 	spw_region_destroy(r);
 	CHECK(!stats_of(s).file_pages);
 	end_space(s);
