@@ -11,10 +11,10 @@
  * page of such a clone must be as it was at some moment meanwhile: one that was being written is new up to a word and
  * old from there on.
  *
- * With --fail N, one in N of these fails: commits of memory, writes and reads of the files (only those that a pin makes:
- * a page that is read by a fault and cannot be is the end of the program). Calls may then fail, and the cap may be
- * exceeded; no byte may be wrong. At the end every page is checked again, everything is destroyed, and the statistics
- * must be those of an empty space.
+ * With --fail N, one in N of these fails: commits of more than a page, writes and reads of the files. Only where a call
+ * can say so: no commit of a page, of descriptors it may be, for a fault that needs them has nobody to tell; and of the
+ * reads those that a pin makes. Calls may then fail, and the cap may be exceeded; no byte may be wrong. At the end every
+ * page is checked again, everything is destroyed, and the statistics must be those of an empty space.
  */
 #include "platform/platform.h"
 #include "spillway.h"
@@ -109,7 +109,7 @@ int __wrap_spw__plat_commit(void *p, size_t bytes);
 
 int __wrap_spw__plat_commit(void *p, size_t bytes)
 {
-	if (fails()) {
+	if (bytes > PAGE && fails()) {
 		ADD(injected.commit, 1);
 		return -ENOMEM;
 	}
