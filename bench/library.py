@@ -35,12 +35,12 @@ def library(build, folder, cap, rounds):
 def rivals_of_four(touch):
     """Of which some is on disk."""
     size, cap = 4 * touch.cap, touch.cap
-    pool = cap * 8 // 10
+    pool = cap * 9 // 10
     return [
         ("library, signal", lambda: touch.in_library(size, "signal", pool)),
         ("library, thread", lambda: touch.in_library(size, "thread", pool)),
-        (f"spillway --ram {cap // MIB}M --swap zswap,size=80%",
-         lambda: touch.under_spillway(size, cap, ["zswap,size=80%", "file"])),
+        (f"spillway --ram {cap // MIB}M --swap zswap,size=90%",
+         lambda: touch.under_spillway(size, cap, ["zswap,size=90%", "file"])),
         (f"zswap {zswap_compressor()} + swapfile, all under the cap", lambda: touch.all_under_zswap_full(size)),
         ("swapfile", lambda: touch.under_swapfile(size, cap)),
     ]

@@ -59,11 +59,12 @@ def timed(*words):
 
 
 class Swapoff:
-    def __init__(self, build, folder, rounds, swapfile, group, missing, progress):
-        """swapfile(bytes, priority): context manager of a kernel's, gives its path; group: makes a memory cgroup."""
+    def __init__(self, build, folder, rounds, swapfile, group, missing, progress, alone):
+        """swapfile(bytes, priority): context manager of a kernel's, gives its path; group: makes a memory cgroup.
+        alone: without the kernel's rows."""
         self.spillway, self.hold = str(build / "spillway"), str(build / "bench" / "hold")
         self.folder, self.rounds, self.missing, self.progress = folder, rounds, missing, progress
-        self.swapfile, self.group = swapfile, group
+        self.swapfile, self.group, self.alone = swapfile, group, alone
 
     def words(self, beside):
         return [self.hold, str(SET), *([f"beside={beside}"] if beside else [])]
@@ -117,26 +118,36 @@ class Swapoff:
             hold.right()
             return result
 
+    def once(self, row, who, progress):
+        """One run of a row; the kernel's that is missing here is not tried again."""
+        if who == "kernel" and row["missing"]:
+            return
+        self.progress(f"swapoff: {row['case']}: {progress}: {who}")
+        try:
+            row[who].append((self.under_spillway if who == "spillway" else self.under_kernel)(row["raised"],
+                                                                                               row["beside"]))
+        except self.missing as e:
+            if who == "spillway":
+                raise
+            row["missing"] = str(e)
+
     def measure(self):
         print(f"\nswapoff of a file that holds 1 GiB; {self.rounds} rounds, medians. Reads of the program meanwhile, "
               f"and in {BEFORE} s before it, us: p99 (longest of all rounds)")
-        rows = []
-        for name, raised, beside in CASES:
-            row = {"case": name, "spillway": [], "kernel": [], "missing": None}
-            for i in range(self.rounds):
-                for who, once in (("spillway", self.under_spillway), ("kernel", self.under_kernel)):
-                    if who == "kernel" and row["missing"]:
-                        continue
-                    self.progress(f"swapoff: {name}: round {i + 1} of {self.rounds}: {who}")
-                    try:
-                        row[who].append(once(raised, beside))
-                    except self.missing as e:
-                        if who == "spillway":
-                            raise
-                        row["missing"] = str(e)
-            self.progress("")
-            rows.append(row)
+        rows = [{"case": name, "raised": raised, "beside": beside, "spillway": [], "kernel": [],
+                 "missing": "left out" if self.alone else None} for name, raised, beside in CASES]
+        # All cases in each round: what the address space costs is the ratio of two runs that follow each other.
+        for i in range(self.rounds):
+            for row in rows:
+                for who in ("spillway", "kernel"):
+                    self.once(row, who, f"round {i + 1} of {self.rounds}")
+        self.progress("")
+        for row in rows:
             self.tell(row)
+        for plain, beside in zip(rows[::2], rows[1::2]):
+            beside["growth"] = [b["us"] / p["us"] for p, b in zip(plain["spillway"], beside["spillway"])]
+            print(f" {plain['case']}: with 16 GiB beside a page takes {statistics.median(beside['growth']):.2f} times as "
+                  f"long ({min(beside['growth']):.2f} to {max(beside['growth']):.2f})", flush=True)
         return {"title": "swapoff", "rows": rows}
 
     @staticmethod
