@@ -148,10 +148,18 @@ size_t spw_region_size(const struct spw_region *r);
 int spw_region_resize(struct spw_region *r, size_t bytes);
 /*
  * A copy on write: another region of the same contents, sharing the stored pages for as long as neither side writes to
- * them. Nothing is read, decompressed or copied but pages that are pinned. Each page is as it was at some moment during the call. -ENOMEM.
+ * them. Nothing is read, decompressed or copied but pages that are pinned. Each page is as it was at some moment during the call. -ENOMEM, -EPERM (spw_region_allow()).
  */
 int spw_region_clone(struct spw_region *r, struct spw_region **out);
-/* [offset, offset + bytes), whole pages. -EINVAL. */
+/*
+ * Which tiers the region's pages may go to from now on: bit 0 the pool, bit N the file that spw_space_add_file() numbered
+ * N, those that come later too. It can only be narrowed, and what is somewhere already stays until it is stored anew.
+ * Where none of them has room the pages stay in memory, over the cap if need be. -EINVAL: no such tiers, or not the pool,
+ * which is the way to the files; -EPERM: wider than before, or the region has or had a clone. A clone of a region that
+ * was narrowed is refused: -EPERM.
+ */
+int spw_region_allow(struct spw_region *r, uint32_t tiers);
+/* [offset, offset + bytes), whole pages. -EINVAL; -EBUSY: SPW_DISCARD of pages that are pinned. */
 int spw_region_advise(struct spw_region *r, size_t offset, size_t bytes, enum spw_advice advice);
 /*
  * Bring the pages of [offset, offset + bytes) in and keep them there, readable and writable by system calls, until

@@ -138,6 +138,37 @@ static void priorities(void)
 	CHECK(!close(low) && !close(high));
 }
 
+/* A region that may use only the file which is filled last. */
+static void a_narrow_region(void)
+{
+	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
+	int low = temporary_file(64 * MIB), high = temporary_file(64 * MIB);
+	unsigned to = 1u << add_file(s, low, 64 * MIB, -5, false) | 1;
+	char *base, *wide;
+	struct spw_region *r = new_region(s, MANY, &base), *w = new_region(s, MANY, &wide), *c;
+
+	add_file(s, high, 64 * MIB, 5, false);
+	write_pages(base, 0, 1, NOISE, 1);
+	CHECK(spw_region_allow(r, 0) == -EINVAL && spw_region_allow(r, to - 1) == -EINVAL &&
+	      spw_region_allow(r, 1u << 16 | 1) == -EINVAL);
+	CHECK(!spw_region_allow(r, to) && spw_region_allow(r, 0xffff) == -EPERM);
+	CHECK(spw_region_clone(r, &c) == -EPERM);
+	write_pages(base, 0, MANY, NOISE, 1);
+	CHECK(bytes_on_disk(low) >= 16 * MIB && !bytes_on_disk(high), "%llu, %llu",
+	      (unsigned long long)bytes_on_disk(low), (unsigned long long)bytes_on_disk(high));
+	write_pages(wide, 0, MANY, NOISE, 2);
+	CHECK(bytes_on_disk(high) >= 16 * MIB, "%llu", (unsigned long long)bytes_on_disk(high));
+	check_pages(base, 0, MANY, NOISE, 1);
+	check_pages(wide, 0, MANY, NOISE, 2);
+	c = new_clone(w, &base);
+	CHECK(spw_region_allow(w, to) == -EPERM && spw_region_allow(c, to) == -EPERM);
+	spw_region_destroy(c);
+	spw_region_destroy(w);
+	spw_region_destroy(r);
+	end_space(s);
+	CHECK(!close(low) && !close(high));
+}
+
 /* Whether a page's bytes can be seen in the file. */
 static bool is_seen(int fd, const char *page)
 {
@@ -270,6 +301,7 @@ const struct spw_test_case file_cases[] = {
 	{"a file of an ordinary user", file_of_a_user},
 	{"drain", drain},
 	{"priorities", priorities},
+	{"a region that may use one file only", a_narrow_region},
 	{"encryption", encryption},
 	{"bytes of an encrypted file are changed", changed_bytes_encrypted},
 	{"bytes of a plain file are changed", changed_bytes_plain},

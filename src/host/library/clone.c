@@ -44,7 +44,7 @@ static int copy_page(struct spw_space *s, struct spw__seat *seat, uint32_t o, ui
 	memcpy(seat->window, (const void *)(uintptr_t)spw__page_va(s, o), SPW_PAGE);
 	do
 		ret = spw_store(s->layer, seat->work, (spw_entry_t){c}, seat->window, SPW_NO_FRAME);
-	while (ret == -ENOSPC && spw__room_wait(s));
+	while (ret == -ENOSPC && spw__pool_wait(s));
 	return ret == -ENOSPC ? -ENOMEM : ret;
 }
 
@@ -91,10 +91,27 @@ static int share_leaf(struct spw_region *r, struct spw_region *clone, struct spw
 	return ret;
 }
 
+/* A page that parts from the others takes an entry that knows of no region. False: it may not go everywhere. */
+static bool may_part(struct spw_region *r)
+{
+	spw__spin_lock(&r->lock);
+	bool all = r->tiers == SPW__ALL_TIERS;
+
+	r->cloned |= all;
+	spw__spin_unlock(&r->lock);
+	return all;
+}
+
 int spw_region_clone(struct spw_region *r, struct spw_region **out)
 {
 	struct spw_region *clone;
+
+	if (!may_part(r))
+		return -EPERM;
 	int ret = spw__region_make(r->space, r->bytes, &clone);
+
+	if (ret == 0)
+		clone->cloned = true;
 
 	for (uint64_t i = 0; i < r->span / SPW__LEAF_BYTES && !ret; i++) {
 		struct spw__call c;

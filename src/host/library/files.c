@@ -196,8 +196,13 @@ int spw_space_drain(struct spw_space *s, unsigned tier)
 	pthread_mutex_lock(&s->admin);
 	if (tier && tier <= SPW__LIB_FILES && s->file[tier - 1].tier)
 		ret = ask(s, true, tier - 1, &f);
-	if (ret == 0)
+	if (ret == 0) {
+		struct spw_tier_stats st;
+
+		f.tier->ops->stats(f.tier, &st);
+		__atomic_add_fetch(&s->reads, st.reads, __ATOMIC_RELAXED);
 		close_file(&f);
+	}
 	pthread_mutex_unlock(&s->admin);
 	return ret;
 }

@@ -50,6 +50,7 @@
 #define SPW__BATCH       64u        /* pages taken out at a time */
 #define SPW__SEATS       16u        /* threads that can be served at once; more wait */
 #define SPW__FILE_BOOKS  (2u << 20) /* bytes of the buffers of a file that is written and read */
+#define SPW__ALL_TIERS   ((1u << SPW_MAX_TIERS) - 1)
 #define SPW__LIB_FILES   8u
 #define SPW__LIB_STREAMS 4u
 
@@ -87,6 +88,8 @@ struct spw_region {
 	uint64_t span;   /* mapped: whole leaves */
 	uint32_t advice; /* A enum spw_advice: SPW_NORMAL or SPW_RANDOM */
 	uint32_t hand;   /* A of the streams */
+	uint32_t tiers;  /* A that its pages may go to, a bit for each number; changes under lock */
+	bool cloned;     /* it is or has a clone; under lock */
 	struct spw__stream stream[SPW__LIB_STREAMS];
 	struct spw__spin lock; /* of cluster[] */
 	uint32_t *cluster;     /* A by leaf: cluster + 1, 0 = none yet; a mapping */
@@ -118,6 +121,7 @@ struct spw_space {
 	struct spw_tier *zswap;
 	struct spw__lib_file file[SPW__LIB_FILES]; /* read inside; changed by the thread while nobody is */
 	uint32_t files;                            /* A */
+	uint64_t reads;                            /* A of files that went */
 	int uffd, pidfd;
 	uint32_t fault_mode;
 	uint32_t leaves;   /* most that regions may have */
@@ -156,6 +160,7 @@ struct spw_space {
 	uint32_t gate;     /* 1: nobody enters */
 	uint32_t full;     /* 1: no tier has room, and none can be made */
 	uint32_t room;     /* futex: something was given back */
+	uint32_t wanting;  /* threads that wait for room in the pool */
 	uint32_t kick;     /* futex: the thread is wanted */
 	uint32_t asleep;   /* the thread is */
 	uint32_t regions;
@@ -195,6 +200,8 @@ void spw__region_discard(struct spw_region *r, uint64_t from, uint64_t to);
 void spw__region_drop_leaves(struct spw_region *r, uint64_t from);
 /* A region of the space. 0 or -errno. */
 int spw__region_make(struct spw_space *s, uint64_t bytes, struct spw_region **out);
+/* Whether a page of [from, to), addresses of the region, is pinned. */
+bool spw__region_has_pins(struct spw_region *r, uint64_t from, uint64_t to);
 /* Count n leaves more, or less, of those that regions may have. 0 or -ENOMEM. */
 int spw__leaves_take(struct spw_space *s, uint64_t n);
 void spw__leaves_give(struct spw_space *s, uint64_t n);
@@ -257,6 +264,8 @@ int spw__lib_bring(struct spw_space *s, struct spw__seat *seat, uint32_t o, uint
 void spw__queue_push(struct spw_space *s, const uint32_t *o, const uint8_t *state, unsigned n);
 /* Up to max positions to take out next, QUEUED still. */
 unsigned spw__queue_pop(struct spw_space *s, uint32_t *o, unsigned max);
+/* What the queues take, about. */
+uint64_t spw__queue_bytes(const struct spw_space *s);
 /* Whether a page taken out at that age came back soon. */
 bool spw__age_recent(const struct spw_space *s, uint32_t o);
 void spw__age_mark(struct spw_space *s, uint32_t o);
@@ -267,8 +276,10 @@ void spw__room_take(struct spw_space *s, struct spw__seat *seat, unsigned n);
 /* The same of as many of n as there is room for now. Returns how many. */
 unsigned spw__room_try(struct spw_space *s, unsigned n);
 void spw__room_give(struct spw_space *s, uint64_t n);
-/* A store found no room: wait for some. False: there will be none. */
+/* There is no room for a page: wait for some. False: there will be none. */
 bool spw__room_wait(struct spw_space *s);
+/* The same for room in the pool, of which there may be none though pages have room. */
+bool spw__pool_wait(struct spw_space *s);
 /* Take those n pages out that are not pinned. All are BUSY, ascending, in `state`; they are let go. 0 or -ENOSPC, ... */
 int spw__take_out(struct spw_space *s, struct spw__seat *seat, uint32_t *o, uint8_t *state, unsigned n);
 /* Drop what is resident of n pages that are BUSY and ascending. */

@@ -82,7 +82,7 @@ static void store_surely(struct spw_space *s, struct spw__seat *seat, spw_entry_
 	int ret;
 
 	while ((ret = spw_store(s->layer, seat->work, e, page, o)) != 0) {
-		if (ret == -ENOSPC && spw__room_wait(s))
+		if (ret == -ENOSPC && spw__pool_wait(s))
 			continue;
 		if (ret != -ENOSPC)
 			spw__lib_die("cannot keep a page that a clone shares", -ret);

@@ -23,6 +23,25 @@ static uint64_t ring_size(const struct spw_space *s)
 	return (uint64_t)s->clusters * SPW_CLUSTER;
 }
 
+/* The next of an end, which moves on by one. Written under the lock, and read without. */
+static uint64_t take_place(uint64_t *end)
+{
+	uint64_t at = *end;
+
+	__atomic_store_n(end, at + 1, __ATOMIC_RELAXED);
+	return at;
+}
+
+uint64_t spw__queue_bytes(const struct spw_space *s)
+{
+	const struct spw__queue *q[] = {&s->probation, &s->main};
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < 2; i++)
+		n += __atomic_load_n(&q[i]->head, __ATOMIC_RELAXED) - __atomic_load_n(&q[i]->tail, __ATOMIC_RELAXED);
+	return n * sizeof(uint32_t);
+}
+
 void spw__queue_push(struct spw_space *s, const uint32_t *o, const uint8_t *state, unsigned n)
 {
 	spw__spin_lock(&s->queue_lock);
@@ -30,7 +49,7 @@ void spw__queue_push(struct spw_space *s, const uint32_t *o, const uint8_t *stat
 		struct spw__queue *q = state[i] & SPW__MAIN ? &s->main : &s->probation;
 
 		if (!(state[i] & SPW__QUEUED))
-			q->at[q->head++ % ring_size(s)] = o[i];
+			q->at[take_place(&q->head) % ring_size(s)] = o[i];
 	}
 	spw__spin_unlock(&s->queue_lock);
 }
@@ -59,7 +78,7 @@ unsigned spw__queue_pop(struct spw_space *s, uint32_t *o, unsigned max)
 			    length(&s->probation) * PROBATION_PART < length(&s->probation) + length(&s->main);
 		struct spw__queue *q = main || !length(&s->probation) ? &s->main : &s->probation;
 
-		o[n++] = q->at[q->tail++ % ring_size(s)];
+		o[n++] = q->at[take_place(&q->tail) % ring_size(s)];
 		if (q->tail % ENTRIES_A_PAGE == 0)
 			spw__plat_discard(&q->at[(q->tail - ENTRIES_A_PAGE) % ring_size(s)], SPW_PAGE);
 	}

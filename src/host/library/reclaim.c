@@ -63,8 +63,7 @@ static uint64_t metadata(struct spw_space *s, const struct spw_tier_stats *pool,
 	spw_stats(s->layer, &layer);
 	return layer.metadata_bytes + pool->metadata_bytes +
 	       layer.clusters * (SPW_CLUSTER * BOOKS_A_PAGE + sizeof(struct spw__leaf)) + sizeof(*s) +
-	       (s->probation.head - s->probation.tail + s->main.head - s->main.tail) * sizeof(uint32_t) +
-	       __atomic_load_n(&s->seated, __ATOMIC_RELAXED) * (uint64_t)SEAT_BYTES;
+	       spw__queue_bytes(s) + __atomic_load_n(&s->seated, __ATOMIC_RELAXED) * (uint64_t)SEAT_BYTES;
 }
 
 uint32_t spw__spare(uint64_t ram)
@@ -350,6 +349,15 @@ bool spw__room_wait(struct spw_space *s)
 	return true;
 }
 
+bool spw__pool_wait(struct spw_space *s)
+{
+	__atomic_add_fetch(&s->wanting, 1, __ATOMIC_SEQ_CST);
+	bool hope = spw__room_wait(s);
+
+	__atomic_sub_fetch(&s->wanting, 1, __ATOMIC_SEQ_CST);
+	return hope;
+}
+
 void spw__room_take(struct spw_space *s, struct spw__seat *seat, unsigned n)
 {
 	__atomic_add_fetch(&s->resident, n, __ATOMIC_RELAXED);
@@ -439,13 +447,14 @@ static void upkeep(struct spw_space *s, struct rounds *r)
 /* One round. Whether there is more to do at once. */
 static bool round_once(struct spw_space *s, struct rounds *r)
 {
-	bool moving = writeback(s, r);
+	bool wanting = __atomic_load_n(&s->wanting, __ATOMIC_SEQ_CST), moving = writeback(s, r);
+	bool enough = headroom(s) >= (int64_t)(__atomic_load_n(&s->budget, __ATOMIC_RELAXED) / ROOM_HIGH);
 
-	if (headroom(s) >= (int64_t)(__atomic_load_n(&s->budget, __ATOMIC_RELAXED) / ROOM_HIGH)) {
+	if (enough && !wanting) {
 		spw__account(s, NULL);
 		return r->draining && moving;
 	}
-	int ret = take_batch(s, r->seat);
+	int ret = enough ? -ENOSPC : take_batch(s, r->seat);
 
 	if (ret > 0) {
 		r->fruitless = 0;
@@ -465,9 +474,11 @@ static bool round_once(struct spw_space *s, struct rounds *r)
 		return true;
 	}
 	/* Every tier is full, or all that is resident is pinned. */
-	if (headroom(s) < 0 && ++r->fruitless >= FRUITLESS)
+	if (headroom(s) >= 0 && !wanting)
+		return false;
+	if (++r->fruitless >= FRUITLESS)
 		give_notice(s, true);
-	return headroom(s) < 0 && r->fruitless < FRUITLESS;
+	return r->fruitless < FRUITLESS;
 }
 
 static void rest(struct spw_space *s, uint32_t seen)

@@ -107,6 +107,7 @@ static int make_leaf(struct spw_region *r, uint64_t number)
 	if (!r->cluster[number]) {
 		ret = spw_cluster_take(s->layer, &c);
 		if (!ret) {
+			spw_cluster_allow(s->layer, c, __atomic_load_n(&r->tiers, __ATOMIC_RELAXED));
 			s->leaf[c].va = r->base + number * SPW__LEAF_BYTES;
 			__atomic_store_n(&s->leaf[c].shared, 0, __ATOMIC_RELEASE);
 			__atomic_store_n(&r->cluster[number], c + 1, __ATOMIC_RELEASE);
@@ -184,8 +185,11 @@ static struct spw_region *make_record(struct spw_space *s, uint64_t bytes, uint6
 
 	if (!r)
 		return NULL;
-	*r = (struct spw_region){
-		.space = s, .bytes = round_up(bytes, SPW_PAGE), .span = span, .most = span / SPW__LEAF_BYTES};
+	*r = (struct spw_region){.space = s,
+				 .bytes = round_up(bytes, SPW_PAGE),
+				 .span = span,
+				 .most = span / SPW__LEAF_BYTES,
+				 .tiers = SPW__ALL_TIERS};
 	r->cluster = spw__lib_map(r->most * sizeof(*r->cluster));
 	if (r->cluster)
 		return r;
@@ -329,11 +333,44 @@ size_t spw_region_size(const struct spw_region *r)
 	return r->bytes;
 }
 
+/* ---- tiers ---- */
+
+int spw_region_allow(struct spw_region *r, uint32_t tiers)
+{
+	int ret = 0;
+
+	if (tiers & ~SPW__ALL_TIERS || !(tiers & 1))
+		return -EINVAL;
+	spw__spin_lock(&r->lock);
+	if (r->cloned || tiers & ~r->tiers)
+		ret = -EPERM;
+	else
+		__atomic_store_n(&r->tiers, tiers, __ATOMIC_RELAXED);
+	for (uint64_t i = 0; !ret && i < r->span / SPW__LEAF_BYTES; i++)
+		if (r->cluster[i])
+			ret = spw_cluster_allow(r->space->layer, r->cluster[i] - 1, tiers);
+	spw__spin_unlock(&r->lock);
+	return ret;
+}
+
 /* ---- advice and figures ---- */
 
 bool spw__region_has(const struct spw_region *r, size_t offset, size_t bytes)
 {
 	return offset % SPW_PAGE == 0 && bytes % SPW_PAGE == 0 && offset <= r->bytes && bytes <= r->bytes - offset;
+}
+
+bool spw__region_has_pins(struct spw_region *r, uint64_t from, uint64_t to)
+{
+	uint32_t o;
+
+	for (uint64_t va = from; va < to; va += SPW_PAGE) {
+		if (!spw__position_if(r, va, &o))
+			va |= SPW__LEAF_BYTES - SPW_PAGE;
+		else if (__atomic_load_n(&r->space->state[o], __ATOMIC_RELAXED) & SPW__PINNED)
+			return true;
+	}
+	return false;
 }
 
 static void fetch(struct spw_region *r, uint64_t from, uint64_t to)
@@ -349,7 +386,7 @@ static void fetch(struct spw_region *r, uint64_t from, uint64_t to)
 			va |= SPW__LEAF_BYTES - SPW_PAGE;
 			continue;
 		}
-		if (s->state[o] & SPW__IN)
+		if (__atomic_load_n(&s->state[o], __ATOMIC_RELAXED) & SPW__IN)
 			continue;
 		spw__call_begin(s, &c);
 		spw__lib_fault(r, c.seat, va, false);
@@ -405,6 +442,8 @@ int spw_region_advise(struct spw_region *r, size_t offset, size_t bytes, enum sp
 		chill(r, from, to);
 		return 0;
 	case SPW_DISCARD:
+		if (spw__region_has_pins(r, from, to))
+			return -EBUSY;
 		spw__region_discard(r, from, to);
 		return 0;
 	}

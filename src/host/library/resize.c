@@ -26,19 +26,6 @@ static uint64_t leaves(uint64_t span)
 	return span / SPW__LEAF_BYTES;
 }
 
-static bool has_pins(struct spw_region *r, uint64_t from)
-{
-	uint32_t o;
-
-	for (uint64_t va = r->base + from; va < r->base + r->bytes; va += SPW_PAGE) {
-		if (!spw__position_if(r, va, &o))
-			va |= SPW__LEAF_BYTES - SPW_PAGE;
-		else if (__atomic_load_n(&r->space->state[o], __ATOMIC_RELAXED) & SPW__PINNED)
-			return true;
-	}
-	return false;
-}
-
 /* Room for more clusters; none taken. */
 static int widen(struct spw_region *r, uint64_t span)
 {
@@ -59,7 +46,7 @@ static int shrink(struct spw_region *r, uint64_t bytes, uint64_t span)
 {
 	sigset_t signals;
 
-	if (has_pins(r, bytes))
+	if (spw__region_has_pins(r, r->base + bytes, r->base + r->bytes))
 		return -EBUSY;
 	spw__region_discard(r, r->base + bytes, r->base + r->bytes);
 	r->bytes = bytes;
@@ -221,7 +208,7 @@ static int grow(struct spw_region *r, uint64_t span)
 		return ret;
 	ret = widen(r, span);
 	if (ret == 0 && extend(r, span))
-		ret = has_pins(r, 0) ? -EBUSY : move(r, span);
+		ret = spw__region_has_pins(r, r->base, r->base + r->bytes) ? -EBUSY : move(r, span);
 	if (ret) {
 		spw__leaves_give(r->space, more);
 		return ret;

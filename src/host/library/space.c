@@ -365,6 +365,7 @@ static void add_seats(const struct spw_space *s, struct spw_space_stats *st)
 
 static void add_files(struct spw_space *s, struct spw_space_stats *st)
 {
+	st->read_pages = __atomic_load_n(&s->reads, __ATOMIC_RELAXED);
 	for (unsigned i = 0; i < SPW__LIB_FILES; i++) {
 		struct spw_tier_stats t;
 
