@@ -91,6 +91,7 @@ static void drain(void)
 	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
 	int fd = temporary_file(64 * MIB);
 	unsigned first, second;
+	uint64_t read;
 	char *base;
 	struct spw_region *r = new_region(s, MANY, &base);
 
@@ -99,9 +100,12 @@ static void drain(void)
 	CHECK(stats_of(s).file_pages);
 	CHECK(spw_space_drain(s, first) == -ENOSPC, "there is no other place");
 	check_pages(base, 0, MANY, NOISE, 1);
+	read = stats_of(s).read_pages;
 	second = add_file(s, -1, 64 * MIB, 0, false);
 	CHECK(second != first);
 	CHECK(!spw_space_drain(s, first));
+	CHECK(read && stats_of(s).read_pages >= read, "%llu, were %llu", (unsigned long long)stats_of(s).read_pages,
+	      (unsigned long long)read);
 	/* It is the caller's, and nothing comes from there any more. */
 	CHECK(!ftruncate(fd, 0) && !close(fd));
 	check_pages(base, 0, MANY, NOISE, 1);

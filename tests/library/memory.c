@@ -308,6 +308,26 @@ static void pins_under_pressure(void)
 	end_space(s);
 }
 
+/* What is pinned stays where a system call finds it; discarded, it is zeros. */
+static void discard_of_pinned(void)
+{
+	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
+	int fd = scratch_file();
+	char *base;
+	struct spw_region *r = new_region(s, 16, &base);
+
+	write_pages(base, 0, 16, TEXT, 1);
+	CHECK(!spw_region_pin(r, 0, 8 * PAGE));
+	CHECK(!spw_region_advise(r, 0, 16 * PAGE, SPW_DISCARD));
+	CHECK(region_stats(r).pinned_bytes == 8 * PAGE, "%llu", (unsigned long long)region_stats(r).pinned_bytes);
+	CHECK(readable(fd, base) && readable(fd, base + 7 * PAGE));
+	check_pages(base, 0, 16, TEXT, 0);
+	CHECK(!spw_region_unpin(r, 0, 8 * PAGE));
+	close(fd);
+	spw_region_destroy(r);
+	end_space(s);
+}
+
 /* ---- the cap ---- */
 
 struct watch {
@@ -503,6 +523,7 @@ const struct spw_test_case memory_cases[] = {
 	{"system calls, faults by thread", system_calls_by_thread},
 	{"pins nest", pins_nest},
 	{"pins under pressure", pins_under_pressure},
+	{"pinned pages are discarded", discard_of_pinned},
 	{"the cap is kept", cap_is_kept},
 	{"every tier is full", everything_full},
 	{"another cap", another_cap},

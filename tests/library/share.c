@@ -187,6 +187,62 @@ static void clones_are_resized(void)
 	end_space(s);
 }
 
+/* A space of 16 MiB whose pool has room for 1 and is full, and no file: what has to be stored makes the cap give way. */
+static struct spw_space *full_pool(struct spw_region **filler)
+{
+	struct spw_space_options o = SPW_SPACE_OPTIONS;
+	struct spw_space *s;
+	char *base;
+
+	o.ram = 4 * RAM;
+	o.zswap = MIB;
+	CHECK(!spw_space_create(&o, &s));
+	*filler = new_region(s, 512, &base);
+	write_pages(base, 0, 512, NOISE, 1);
+	CHECK(!spw_region_advise(*filler, 0, 512 * PAGE, SPW_COLD));
+	CHECK(stats_of(s).pool_bytes >= MIB / 2 && region_stats(*filler).resident_bytes);
+	return s;
+}
+
+static void write_beside_a_full_pool(void)
+{
+	struct spw_region *filler, *r, *c;
+	struct spw_space *s = full_pool(&filler);
+	char *base, *copy;
+
+	r = new_region(s, 256, &base);
+	write_pages(base, 0, 256, NOISE, 1000);
+	c = new_clone(r, &copy);
+	write_pages(base, 0, 256, NOISE, 2000);
+	check_pages(copy, 0, 256, NOISE, 1000);
+	check_pages(base, 0, 256, NOISE, 2000);
+	spw_region_destroy(r);
+	spw_region_destroy(c);
+	spw_region_destroy(filler);
+	end_space(s);
+}
+
+static void pins_beside_a_full_pool(void)
+{
+	struct spw_region *filler, *r, *c;
+	struct spw_space *s = full_pool(&filler);
+	char *base;
+	int rc;
+
+	r = new_region(s, 256, &base);
+	write_pages(base, 0, 256, NOISE, 1000);
+	CHECK(!spw_region_pin(r, 0, 256 * PAGE));
+	rc = spw_region_clone(r, &c);
+	CHECK(rc == -ENOMEM || !rc, "%d", rc);
+	if (!rc)
+		spw_region_destroy(c);
+	check_pages(base, 0, 256, NOISE, 1000);
+	CHECK(!spw_region_unpin(r, 0, 256 * PAGE));
+	spw_region_destroy(r);
+	spw_region_destroy(filler);
+	end_space(s);
+}
+
 /* ---- more holders of one page than a count of it has bits for ---- */
 
 static void shuffle(uint32_t *order, uint32_t n, uint64_t *rng)
@@ -252,6 +308,8 @@ const struct spw_test_case share_cases[] = {
 	{"a clone of pages that were written", clone_of_written},
 	{"clones and pins", clones_and_pins},
 	{"clones are resized", clones_are_resized},
+	{"a shared page is written beside a full pool", write_beside_a_full_pool},
+	{"a clone of pinned pages beside a full pool", pins_beside_a_full_pool},
 	{"a page held a hundred times", held_by_a_hundred},
 	{"a page held a hundred thousand times", held_by_a_hundred_thousand},
 	{NULL, NULL},
