@@ -308,7 +308,7 @@ static void pins_under_pressure(void)
 	end_space(s);
 }
 
-/* What is pinned stays where a system call finds it; discarded, it is zeros. */
+/* What is pinned stays where a system call finds it. */
 static void discard_of_pinned(void)
 {
 	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
@@ -318,11 +318,13 @@ static void discard_of_pinned(void)
 
 	write_pages(base, 0, 16, TEXT, 1);
 	CHECK(!spw_region_pin(r, 0, 8 * PAGE));
-	CHECK(!spw_region_advise(r, 0, 16 * PAGE, SPW_DISCARD));
+	CHECK(spw_region_advise(r, 0, 16 * PAGE, SPW_DISCARD) == -EBUSY);
 	CHECK(region_stats(r).pinned_bytes == 8 * PAGE, "%llu", (unsigned long long)region_stats(r).pinned_bytes);
 	CHECK(readable(fd, base) && readable(fd, base + 7 * PAGE));
-	check_pages(base, 0, 16, TEXT, 0);
+	check_pages(base, 0, 16, TEXT, 1);
 	CHECK(!spw_region_unpin(r, 0, 8 * PAGE));
+	CHECK(!spw_region_advise(r, 0, 16 * PAGE, SPW_DISCARD));
+	check_pages(base, 0, 16, TEXT, 0);
 	close(fd);
 	spw_region_destroy(r);
 	end_space(s);
