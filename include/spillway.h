@@ -69,9 +69,11 @@ struct spw_file_options {
 	size_t size;     /* sizeof(struct spw_file_options), set by SPW_FILE_OPTIONS */
 	int fd;          /* open for reading and writing; stays the caller's. -1: a file without a name */
 	const char *dir; /* where that is made; NULL: $TMPDIR or /var/tmp */
-	uint64_t
-		bytes; /* of it to use at most. fd: it is used as far as it reaches, or as its swap header says; 0: all.
-			     A file without a name: how large it may get; 0: what is free there, less a tenth */
+	/*
+	 * Of it to use at most. fd: it is used as far as it reaches, or as its swap header says; 0: all of that.
+	 * A file without a name: how large it may get; 0: what is free there, less a tenth.
+	 */
+	uint64_t bytes;
 	int32_t priority;   /* -128..127; the highest is filled first */
 	uint32_t plaintext; /* 1: not encrypted (a keyed checksum still guards what is read) */
 };
@@ -125,8 +127,8 @@ int spw_space_create(const struct spw_space_options *o, struct spw_space **out);
 /* All its regions must be gone: -EBUSY. */
 int spw_space_destroy(struct spw_space *s);
 /*
- * Another file below the pool. *tier is its number. -EINVAL; -ENOMEM: its buffers, 2 MiB, would be more than the half of
- * the cap together with those of the others; -ENOSPC: 8 files, or no room on the disk; errors of open(2).
+ * Another file below the pool. *tier is its number. -EINVAL; -ENOMEM: its buffers, 2 MiB, would be more than the half
+ * of the cap together with those of the others; -ENOSPC: 8 files, or no room on the disk; errors of open(2).
  */
 int spw_space_add_file(struct spw_space *s, const struct spw_file_options *o, unsigned *tier);
 /* Empty it into the other tiers, then let go of it. Sleeps. -ENOENT, -ENOSPC (no room elsewhere; it stays), -EIO. */
@@ -142,29 +144,30 @@ void spw_region_destroy(struct spw_region *r);
 void *spw_region_address(const struct spw_region *r);
 size_t spw_region_size(const struct spw_region *r);
 /*
- * Another size: what is cut off is gone, what is added reads as zeros. The address may change (pages that are out do not
- * move). -EINVAL, -ENOMEM, -EBUSY: pinned pages would be cut off or moved.
+ * Another size: what is cut off is gone, what is added reads as zeros. The address may change (pages that are out do
+ * not move). -EINVAL, -ENOMEM, -EBUSY: pinned pages would be cut off or moved.
  */
 int spw_region_resize(struct spw_region *r, size_t bytes);
 /*
- * A copy on write: another region of the same contents, sharing the stored pages for as long as neither side writes to
- * them. Nothing is read, decompressed or copied but pages that are pinned. Each page is as it was at some moment during the call. -ENOMEM, -EPERM (spw_region_allow()).
+ * A copy on write: another region of the same contents, sharing the stored pages for as long as neither side writes
+ * to them. Nothing is read, decompressed or copied but pages that are pinned. Each page is as it was at some moment
+ * during the call. -ENOMEM, -EPERM (spw_region_allow()).
  */
 int spw_region_clone(struct spw_region *r, struct spw_region **out);
 /*
- * Which tiers the region's pages may go to from now on: bit 0 the pool, bit N the file that spw_space_add_file() numbered
- * N, those that come later too. It can only be narrowed, and what is somewhere already stays until it is stored anew.
- * Where none of them has room the pages stay in memory, over the cap if need be. -EINVAL: no such tiers, or not the pool,
- * which is the way to the files; -EPERM: wider than before, or the region has or had a clone. A clone of a region that
- * was narrowed is refused: -EPERM.
+ * Which tiers the region's pages may go to from now on: bit 0 the pool, bit N the file that spw_space_add_file()
+ * numbered N, those that come later too. It can only be narrowed, and what is somewhere already stays until it is
+ * stored anew. Where none of them has room the pages stay in memory, over the cap if need be. -EINVAL: no such tiers,
+ * or not the pool, which is the way to the files; -EPERM: wider than before, or the region has or had a clone. A
+ * clone of a region that was narrowed is refused: -EPERM.
  */
 int spw_region_allow(struct spw_region *r, uint32_t tiers);
 /* [offset, offset + bytes), whole pages. -EINVAL; -EBUSY: SPW_DISCARD of pages that are pinned. */
 int spw_region_advise(struct spw_region *r, size_t offset, size_t bytes, enum spw_advice advice);
 /*
  * Bring the pages of [offset, offset + bytes) in and keep them there, readable and writable by system calls, until
- * spw_region_unpin() of the same range. Pins add up. Whole pages, else -EINVAL; -ENOMEM: the cap has no room for them, -EAGAIN: 255 pins,
- * -EIO, -EBADMSG: a page could not be restored. On error nothing stays pinned.
+ * spw_region_unpin() of the same range. Pins add up. Whole pages, else -EINVAL; -ENOMEM: the cap has no room for
+ * them, -EAGAIN: 255 pins, -EIO, -EBADMSG: a page could not be restored. On error nothing stays pinned.
  */
 int spw_region_pin(struct spw_region *r, size_t offset, size_t bytes);
 int spw_region_unpin(struct spw_region *r, size_t offset, size_t bytes);

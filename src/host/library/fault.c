@@ -2,9 +2,10 @@
 /*
  * A page that is missing, or that is written for the first time.
  *
- * The fault is on the thread that wants the page, so nobody is woken and the bytes are in its cache; what is left to save
- * is faults. Where they follow each other the neighbours come along, decompressed side by side and put in place by one
- * system call. What was read is put in place write-protected, for its stored copy to stay good; what is written is not.
+ * The fault is on the thread that wants the page, so nobody is woken and the bytes are in its cache; what is left to
+ * save is faults. Where they follow each other the neighbours come along, decompressed side by side and put in place
+ * by one system call. What was read is put in place write-protected, for its stored copy to stay good; what is written
+ * is not.
  *
  * Pages are put in place by UFFDIO_COPY, never written to where they will be: until they are whole another thread must
  * not see them.

@@ -233,8 +233,8 @@ static void open_gate(struct spw_space *s)
 }
 
 /*
- * Out of the space, and out of the table that is read inside. A store that began before the drain may have landed on the
- * tier yet: then there is more to do.
+ * Out of the space, and out of the table that is read inside. A store that began before the drain may have landed on
+ * the tier yet: then there is more to do.
  */
 static int remove_tier(struct spw_space *s, struct spw__lib_file *f)
 {

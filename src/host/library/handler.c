@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Faults on a thread of the space, for programs whose threads block SIGBUS, or whose system calls use memory that may be
- * out. It costs two switches of threads a fault.
+ * Faults on a thread of the space, for programs whose threads block SIGBUS, or whose system calls use memory that may
+ * be out. It costs two switches of threads a fault.
  */
 #include "host/library/library.h"
 #include "host/uffd.h"

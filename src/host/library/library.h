@@ -22,9 +22,9 @@
  * Which entry a page holds: its own; in leaves that shared pages with a clone, what `held` says.
  *
  * Locks: BUSY of a page; then those of the space layer. Who has one page BUSY only tries to have another, but if both
- * are of a range of one region that it takes in order. A thread has its signals blocked while it has a page BUSY or a seat. `enter` and
- * `leave` go around everything that may use a tier; a tier comes and goes while nobody is inside. A thread enters before
- * it has a page BUSY, and may wait for room inside.
+ * are of a range of one region that it takes in order. A thread has its signals blocked while it has a page BUSY or a
+ * seat. `enter` and `leave` go around everything that may use a tier; a tier comes and goes while nobody is inside. A
+ * thread enters before it has a page BUSY, and may wait for room inside.
  */
 #include "host/lock.h"
 #include "platform/spin.h"
@@ -280,7 +280,7 @@ void spw__room_give(struct spw_space *s, uint64_t n);
 bool spw__room_wait(struct spw_space *s);
 /* The same for room in the pool, of which there may be none though pages have room. */
 bool spw__pool_wait(struct spw_space *s);
-/* Take those n pages out that are not pinned. All are BUSY, ascending, in `state`; they are let go. 0 or -ENOSPC, ... */
+/* Take n pages out, none of them pinned. All are BUSY, ascending, in `state`; they are let go. 0, -ENOSPC, -ENOMEM. */
 int spw__take_out(struct spw_space *s, struct spw__seat *seat, uint32_t *o, uint8_t *state, unsigned n);
 /* Drop what is resident of n pages that are BUSY and ascending. */
 void spw__drop(struct spw_space *s, const uint32_t *o, unsigned n);
