@@ -9,7 +9,7 @@ begin() {
 	cat >"$T/hold.py" <<-'END'
 		import random, select, sys
 		random.seed(1)
-		n = 10000
+		n = int(sys.argv[3])
 		held = [bytes([i % 251]) * 1300 + random.randbytes(700) + bytes(2000) + i.to_bytes(8, "little") for i in range(n)]
 		stop = open(sys.argv[1])
 		open(sys.argv[2], "w").write("x")
@@ -18,7 +18,7 @@ begin() {
 		        assert held[i][-8:] == i.to_bytes(8, "little") and held[i][5] == i % 251
 		print("right")
 	END
-	"$SPILLWAY" run --ram 28M --swap zswap,size=5M "$@" --stats "$T/stats" -- python3 "$T/hold.py" "$T/stop" "$T/ready" \
+	"$SPILLWAY" run --ram 28M --swap zswap,size=5M "$@" --stats "$T/stats" -- python3 "$T/hold.py" "$T/stop" "$T/ready" "${held:-10000}" \
 		>"$T/out" 2>"$T/err" 8>&- &
 	run=$!
 	read -r -n 1 <"$T/ready"
@@ -97,6 +97,7 @@ until_is() {
 }
 
 @test "swapoff is refused, with figures, where nothing else has room" {
+	held=16000 # twice what the pool has room for is out
 	begin --swap file,size=200M
 	local pid=$run
 	said 125 "MiB are on it, and the pool and the other files have room for" swapoff "$pid" file

@@ -79,6 +79,8 @@ struct spw__agent {
 	uint64_t shared;           /* bytes of resident that others counted too, when last measured */
 	uint64_t busy, busy_bytes; /* pages of ours alone that the kernel would not move, 0 = none */
 	uint64_t rescue;           /* bytes that the pool may be larger by, for what was on a dead tier */
+	uint64_t pool_most;        /* bytes that it may take however much room it has, 0 = no such limit */
+	unsigned sweeps, swept;    /* the last few, and the pages that they found; see squeeze_pool() */
 	uint64_t stuck;            /* where that has been tried to mend last */
 	struct spw__tiers tiers;   /* the others */
 	unsigned shared_left;      /* pages to take before those that a fork shared are left alone again */

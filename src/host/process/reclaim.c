@@ -39,6 +39,10 @@
 #define STAGING_BYTES   (4ull << 20)
 #define WRITEBACK_BYTES (1u << 20) /* asked for at a time */
 #define RESCUE_STEP     (1u << 20) /* bytes that the pool grows by for what is on a dead tier */
+#define SQUEEZE_STEP    16u        /* the part of the pool that is given back to a program that has nothing left */
+#define SQUEEZE_LEAST   (1ull << 20)
+#define SWEEPS          16u /* more than a page in use is spared for */
+#define SWEPT_LEAST     (SWEEPS * SPW_FRAMES_BATCH / 4)
 
 static uint64_t margin(uint64_t target)
 {
@@ -96,7 +100,35 @@ static uint64_t pool_limit(const struct spw__agent *a)
 
 		left = here < left ? here : left;
 	}
-	return left + a->rescue;
+	return (a->pool_most && a->pool_most < left ? a->pool_most : left) + a->rescue;
+}
+
+/*
+ * When the sweeps find next to nothing of the program, whatever comes in goes out at the next fault, for the sake of a
+ * pool that has the room. Such a pool is too large, whatever its size may be.
+ */
+static void squeeze_pool(struct spw__agent *a, unsigned taken)
+{
+	struct spw_tier_stats ts;
+	uint64_t least = a->tiers.files ? STAGING_BYTES : SQUEEZE_LEAST;
+	unsigned all = a->swept += taken;
+
+	if (++a->sweeps < SWEEPS)
+		return;
+	a->sweeps = a->swept = 0;
+	if (all >= SWEPT_LEAST)
+		return;
+	a->zswap->ops->stats(a->zswap, &ts);
+	uint64_t most = ts.used_bytes - ts.used_bytes / SQUEEZE_STEP;
+
+	a->pool_most = most > least ? most : least;
+}
+
+/* There is room: the next time may be another one. */
+static void release_pool(struct spw__agent *a, int64_t over)
+{
+	if (over < -(int64_t)(spw__agent_target(a) / SQUEEZE_STEP))
+		a->pool_most = 0;
 }
 
 /*
@@ -232,6 +264,8 @@ static bool stage(struct spw__agent *a, bool may_fault)
 		taken += spw__evict(a, SPW_FRAMES_BATCH, may_fault);
 	}
 	a->shared_left -= taken < a->shared_left ? taken : a->shared_left;
+	if (!a->busy)
+		squeeze_pool(a, taken);
 	return taken || waiting;
 }
 
@@ -255,9 +289,12 @@ static bool reclaim_step(struct spw__agent *a, bool *starved)
 {
 	bool moving = writeback(a, true);
 
+	int64_t over = over_mark(a);
+
 	*starved = false;
-	if (over_mark(a) <= 0) {
+	if (over <= 0) {
 		__atomic_store_n(&a->full, 0, __ATOMIC_RELAXED);
+		release_pool(a, over);
 		return false;
 	}
 	if (!stage(a, true)) {
@@ -322,7 +359,7 @@ struct rounds {
 	uint32_t beat;
 	bool starved;
 	bool draining;     /* a tier that is to go is not empty yet */
-	unsigned dry;      /* rounds in a row that found nothing to take in the same map */
+	unsigned dry;      /* rounds in a row that found nothing to take in the same map, or no room for it */
 	uint64_t dry_cost; /* of the last one */
 };
 
@@ -447,7 +484,10 @@ static void work(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t
 	else
 		while (reclaim_step(a, &r->starved) && spw__plat_now_ns() < until)
 			;
-	r->dry = r->starved ? r->dry + (r->dry < DRY_MOST) : 0;
+	/* To take pages out that nothing has room for, over and over, is work for the program too. */
+	bool dry = r->starved || __atomic_load_n(&a->full, __ATOMIC_RELAXED);
+
+	r->dry = dry ? r->dry + (r->dry < DRY_MOST) : 0;
 	r->dry_cost = time_run() - began;
 	/* While the pool overflows, what is oldest on a file makes room for it by going further down. */
 	if (a->draining && a->tiers.files > 1)
