@@ -257,8 +257,8 @@ more() {
 
 finish() {
 	echo >&8
-	exec 7>&- 8>&- 9>&-
 	wait "$run"
+	exec 7>&- 8>&- 9>&- # not before: it may still have to open them
 	cat "$T/err"
 	[ "$(cat "$T/out")" = right ]
 }
