@@ -14,7 +14,7 @@
 
 #include "cmd/say.h"
 
-#define ZSWAP_PERCENT 50u /* of --ram, when no size is given */
+#define ZSWAP_PERCENT 90u /* of --ram, when no size is given */
 
 int spw__size_parse(const char *text, uint64_t *out)
 {

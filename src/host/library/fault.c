@@ -133,10 +133,12 @@ int spw__lib_bring(struct spw_space *s, struct spw__seat *seat, uint32_t o, uint
 
 /* Pages behind the first that come along: a run of one nature, each BUSY. */
 struct run {
+	uint8_t state[SPW__WINDOW];
 	uint32_t first;
 	unsigned n;
-	bool fresh; /* never stored: zeros */
-	uint8_t state[SPW__WINDOW];
+	bool fresh;         /* never stored: zeros */
+	uint32_t from_file; /* a bit for each */
+	uint64_t began;     /* ns */
 };
 
 /* Take the page behind the run along, if it is of the run's nature and can be had without waiting. */
@@ -154,11 +156,20 @@ static bool extend(struct spw_space *s, struct spw__seat *seat, struct run *run)
 
 	if (fits && !run->fresh)
 		fits = !restore(s, seat, e, seat->window + (size_t)run->n * SPW_PAGE, &where);
+	run->from_file |= (uint32_t)(fits && kind == SPW_SLOT) << run->n;
 	if (fits)
 		run->n++;
 	else
 		spw__page_unlock(s, o, *state);
 	return fits;
+}
+
+static void count_return(struct spw_space *s, const struct run *run)
+{
+	uint64_t each = (spw__plat_now_ns() - run->began) / run->n;
+
+	for (unsigned i = 0; i < run->n; i++)
+		spw__split_in(&s->split, spw__page_held(s, run->first + i), run->from_file >> i & 1, each);
 }
 
 /* The first page of the run is there; bring those that follow it along. `most` have been counted. */
@@ -168,6 +179,8 @@ static void bring_run(struct spw_space *s, struct spw__seat *seat, struct run *r
 
 	while (run->n < most && extend(s, seat, run))
 		;
+	if (!run->fresh)
+		count_return(s, run);
 	put_in_place(s, spw__page_va(s, run->first), run->fresh ? s->zeros : seat->window, run->n,
 		     !run->fresh && !write);
 	for (unsigned i = 0; i < run->n; i++) {
@@ -198,8 +211,11 @@ static int bring_many(struct spw_space *s, struct spw__seat *seat, uint32_t o, u
 		return ret;
 	}
 	run.fresh = kind == SPW_FREE;
-	if (!run.fresh)
+	run.from_file = kind == SPW_SLOT;
+	if (!run.fresh) {
+		run.began = spw__plat_now_ns();
 		ret = restore(s, seat, e, seat->window, where);
+	}
 	if (ret) {
 		spw__page_unlock(s, o, state);
 		spw__room_give(s, most);

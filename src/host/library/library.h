@@ -27,6 +27,7 @@
  * thread enters before it has a page BUSY, and may wait for room inside.
  */
 #include "host/lock.h"
+#include "host/split.h"
 #include "platform/spin.h"
 #include "space/space.h"
 #include "spillway.h"
@@ -154,7 +155,6 @@ struct spw_space {
 	uint64_t used;     /* leaves that regions have, or that wait for their entries */
 	uint32_t spare;    /* of the pages that may be in memory twice, while they are stored: those that are not */
 	uint64_t pinned;   /* pages */
-	uint64_t metadata; /* bytes */
 	uint64_t peak;     /* bytes */
 	uint32_t inside;   /* threads that may use a tier */
 	uint32_t gate;     /* 1: nobody enters */
@@ -165,6 +165,8 @@ struct spw_space {
 	uint32_t asleep;   /* the thread is */
 	uint32_t regions;
 	uint32_t stop;
+
+	struct spw__split split; /* turned by the thread */
 
 	struct spw__spin zombie_lock;
 	uint32_t zombies; /* leaves whose entries others hold: cluster + 1 */
@@ -253,7 +255,7 @@ void spw__lib_die(const char *what, int error) __attribute__((noreturn));
 /* See to it that the page at va is there, and if `write` can be written. Inside. */
 void spw__lib_fault(struct spw_region *r, struct spw__seat *seat, uint64_t va, bool write);
 /*
- * The same for a page that the caller has BUSY, and alone; keeps it so. room: it has been counted already. 0, -EIO or
+ * The same for a page that the caller has BUSY, and alone; keeps it so. It has been counted already. 0, -EIO or
  * -EBADMSG with *where; -EAGAIN: its frame is not to be had now, let go of the page and try again.
  */
 int spw__lib_bring(struct spw_space *s, struct spw__seat *seat, uint32_t o, uint8_t *state, bool write,

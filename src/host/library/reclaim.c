@@ -224,8 +224,10 @@ int spw__take_out(struct spw_space *s, struct spw__seat *seat, uint32_t *o, uint
 	for (unsigned i = 0; i < n; i++) {
 		bool went = state[i] & SPW__BACKED;
 
-		if (went)
+		if (went) {
 			spw__age_mark(s, o[i]);
+			spw__split_out(&s->split, spw__page_held(s, o[i]));
+		}
 		spw__page_unlock(s, o[i], went ? state[i] & (SPW__QUEUED | SPW__MAIN) : state[i]);
 	}
 	seat->out += out;
@@ -414,7 +416,7 @@ static bool reap(struct spw_space *s, uint64_t wait_ns)
 /* Keep the pool between its marks. Whether objects are on their way to the files. */
 static bool writeback(struct spw_space *s, struct rounds *r)
 {
-	uint64_t limit = __atomic_load_n(&s->pool, __ATOMIC_RELAXED);
+	uint64_t limit = __atomic_load_n(&s->pool, __ATOMIC_RELAXED), most;
 	struct spw_tier_stats pool;
 
 	spw__zswap_set_size(s->zswap, limit);
@@ -422,6 +424,9 @@ static bool writeback(struct spw_space *s, struct rounds *r)
 		return false;
 	reap(s, 0);
 	s->zswap->ops->stats(s->zswap, &pool);
+	spw__split_turn(&s->split, __atomic_load_n(&s->resident, __ATOMIC_RELAXED), pool.used_bytes, POOL_LEAST, limit);
+	most = __atomic_load_n(&s->split.most, __ATOMIC_RELAXED);
+	limit = most && most < limit ? most : limit;
 	if (pool.used_bytes * 100 > limit * POOL_HIGH)
 		r->draining = true;
 	else if (pool.used_bytes * 100 < limit * POOL_LOW)

@@ -28,6 +28,7 @@
 #include "host/process/regions.h"
 #include "host/process/thread.h"
 #include "host/process/tiers.h"
+#include "host/split.h"
 #include "space/space.h"
 
 #include <stdbool.h>
@@ -79,7 +80,6 @@ struct spw__agent {
 	uint64_t shared;           /* bytes of resident that others counted too, when last measured */
 	uint64_t busy, busy_bytes; /* pages of ours alone that the kernel would not move, 0 = none */
 	uint64_t rescue;           /* bytes that the pool may be larger by, for what was on a dead tier */
-	uint64_t pool_most;        /* bytes that it may take however much room it has, 0 = no such limit */
 	unsigned sweeps, swept;    /* the last few, and the pages that they found; see squeeze_pool() */
 	uint64_t stuck;            /* where that has been tried to mend last */
 	struct spw__tiers tiers;   /* the others */
@@ -115,7 +115,8 @@ struct spw__agent {
 	uint32_t waiting; /* the handler waits for room */
 	int64_t resident; /* bytes: last measurement plus what was put in, less what was taken out */
 	uint64_t copied;  /* bytes: by writes to shared pages since those were measured */
-	uint32_t full;    /* no room can be made (every tier is full, or nothing is left to take): do not wait for it */
+	struct spw__split split;
+	uint32_t full; /* no room can be made (every tier is full, or nothing is left to take): do not wait for it */
 	uint64_t faults_window; /* pages brought back since the last heat update */
 };
 

@@ -186,6 +186,8 @@ static unsigned serve_stored(struct spw__agent *a, uint64_t va, spw_entry_t e)
 {
 	unsigned want = stream_window(a, va), have = 0;
 	spw_slot_t where = SPW_SLOT_NONE;
+	uint64_t began = spw__plat_now_ns();
+	uint32_t from_file = 0; /* a bit for each page */
 
 	while (have < want) {
 		spw_entry_t next = spw__pt_lookup(&a->pt, va + (uint64_t)have * SPW_PAGE);
@@ -194,6 +196,7 @@ static unsigned serve_stored(struct spw__agent *a, uint64_t va, spw_entry_t e)
 			     spw_kind(a->space, next) == SPW_FRAME))
 			break;
 		e = next;
+		from_file |= (uint32_t)(spw_kind(a->space, e) == SPW_SLOT) << have;
 		int ret = spw_load(a->space, a->fault_work, e, a->window + (size_t)have * SPW_PAGE, &where);
 
 		if (ret && have == 0)
@@ -207,10 +210,13 @@ static unsigned serve_stored(struct spw__agent *a, uint64_t va, spw_entry_t e)
 	if (done <= 0)
 		return 0;
 	have = (unsigned)((size_t)done / SPW_PAGE);
+	uint64_t each = (spw__plat_now_ns() - began) / have;
+
 	for (unsigned i = 0; i < have; i++) {
 		uint64_t at = va + (uint64_t)i * SPW_PAGE;
 
 		e = spw__pt_lookup(&a->pt, at);
+		spw__split_in(&a->split, e, from_file >> i & 1, each);
 		spw_free(a->space, &e, 1);
 		spw__pt_came_in(&a->pt, at, 1);
 	}

@@ -245,9 +245,10 @@ int spw__frames_store(struct spw__agent *a)
 		if (e.idx == SPW_ENTRY_NONE)
 			continue;
 		ret = put_away(a, e, frame);
-		if (ret == 0)
+		if (ret == 0) {
 			stored++;
-		else if (ret != -ESTALE && ret != -ENOENT)
+			spw__split_out(&a->split, e);
+		} else if (ret != -ESTALE && ret != -ENOENT)
 			break;
 	}
 	unsigned n = (unsigned)(pos - start);

@@ -84,14 +84,13 @@ static uint64_t pool_part(const struct spw__agent *a, uint64_t limit, uint64_t r
 	return part > STAGING_BYTES ? part : STAGING_BYTES;
 }
 
-/* This process's share of it. */
-static uint64_t pool_limit(const struct spw__agent *a)
+/* This process's share of it; 0: it has no zswap tier. */
+static uint64_t pool_share(const struct spw__agent *a)
 {
 	uint64_t limit = zswap_bytes(a), left;
 
-	/* Without a zswap tier the pool is only the way to the file, and leads there at once. */
 	if (!limit)
-		return STAGING_BYTES + a->rescue;
+		return 0;
 	left = pool_left(a, limit, 0);
 	for (const struct spw_ctl_group *g = spw__group(a->ctl, a->rec->group); g; g = spw__group(a->ctl, g->parent)) {
 		if (!g->ram_limit_bytes)
@@ -100,7 +99,27 @@ static uint64_t pool_limit(const struct spw__agent *a)
 
 		left = here < left ? here : left;
 	}
-	return (a->pool_most && a->pool_most < left ? a->pool_most : left) + a->rescue;
+	return left;
+}
+
+static uint64_t pool_limit(const struct spw__agent *a)
+{
+	uint64_t share = pool_share(a), most = __atomic_load_n(&a->split.most, __ATOMIC_RELAXED);
+
+	/* Without a zswap tier the pool is only the way to the file, and leads there at once. */
+	if (!share)
+		return STAGING_BYTES + a->rescue;
+	return (most && most < share ? most : share) + a->rescue;
+}
+
+/* More of the pool or more of the program? Only where what leaves the pool has a place. */
+static void move_split(struct spw__agent *a, uint64_t used)
+{
+	uint64_t resident = (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED), share = pool_share(a);
+
+	if (share)
+		spw__split_turn(&a->split, resident > used ? (resident - used) / SPW_PAGE : 0, used, STAGING_BYTES,
+				share);
 }
 
 /*
@@ -121,14 +140,14 @@ static void squeeze_pool(struct spw__agent *a, unsigned taken)
 	a->zswap->ops->stats(a->zswap, &ts);
 	uint64_t most = ts.used_bytes - ts.used_bytes / SQUEEZE_STEP;
 
-	a->pool_most = most > least ? most : least;
+	__atomic_store_n(&a->split.most, most > least ? most : least, __ATOMIC_RELAXED);
 }
 
 /* There is room: the next time may be another one. */
 static void release_pool(struct spw__agent *a, int64_t over)
 {
-	if (over < -(int64_t)(spw__agent_target(a) / SQUEEZE_STEP))
-		a->pool_most = 0;
+	if (!a->tiers.files && over < -(int64_t)(spw__agent_target(a) / SQUEEZE_STEP))
+		__atomic_store_n(&a->split.most, 0, __ATOMIC_RELAXED);
 }
 
 /*
@@ -150,13 +169,17 @@ static bool send(struct spw__agent *a, bool raw_only, bool may_clean)
 static bool writeback(struct spw__agent *a, bool may_clean)
 {
 	struct spw_tier_stats ts;
-	uint64_t limit = pool_limit(a);
+	uint64_t limit = pool_limit(a), share = pool_share(a);
 
-	spw__zswap_set_size(a->zswap, limit);
-	if (!a->tiers.files)
+	if (!a->tiers.files) {
+		spw__zswap_set_size(a->zswap, limit);
 		return false;
+	}
+	/* A pool that is to be smaller takes pages in while it sends others on. */
+	spw__zswap_set_size(a->zswap, limit > share + a->rescue ? limit : share + a->rescue);
 	spw_writeback_poll(a->space, 0);
 	a->zswap->ops->stats(a->zswap, &ts);
+	move_split(a, ts.used_bytes);
 	if (ts.used_bytes * 100 > limit * POOL_HIGH || !zswap_bytes(a))
 		a->draining = true;
 	else if (ts.used_bytes * 100 < limit * POOL_LOW)

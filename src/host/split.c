@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Pool or pages?
+ *
+ * A page of memory holds one page of the program, or three that are compressed. Reads at random from a set that does
+ * not fit are served best by a large pool: whatever it does not hold is read from a file. A program that goes back to
+ * what it has just used wants its pages: a large pool is full of what nobody asks for, and drives out what is needed
+ * next. So a fixed share is wrong by a factor, for one or for the other.
+ *
+ * What one more page would be worth on either side can be seen in what comes back. Resident, it would have spared those
+ * faults whose page had gone out within the last few evictions: their cost, by the number of evictions looked at. (A
+ * refault distance, as in mm/workingset.c of Linux.) In the pool, it saves the way to the file for its part of the
+ * reads that the pool serves; the part of its last page is less, and is not known. Where one side is clearly worth
+ * more, the split moves.
+ *
+ * When each page went out is remembered of one page in SAMPLE only, in a table of fixed size that forgets.
+ */
+#include "host/split.h"
+
+#define SAMPLE      16u
+#define REACH_PART  4u /* of what is resident */
+#define REACH_LEAST 64u
+#define REACH_MOST  (SPW__SPLIT_TRACKED * SAMPLE / 4)
+#define STEP        8u      /* the part of the pool that moves at a time */
+#define CLEARLY     3u      /* halves: worth so much more */
+#define FILE_NS     100000u /* before one was read */
+
+static uint32_t hash(spw_entry_t e)
+{
+	return e.idx * 2654435761u;
+}
+
+static bool sampled(uint32_t h)
+{
+	return (h >> 16) % SAMPLE == 0;
+}
+
+static uint64_t get(const uint64_t *n)
+{
+	return __atomic_load_n(n, __ATOMIC_RELAXED);
+}
+
+static void set(uint64_t *n, uint64_t to)
+{
+	__atomic_store_n(n, to, __ATOMIC_RELAXED);
+}
+
+static void add(uint64_t *n, uint64_t more)
+{
+	__atomic_add_fetch(n, more, __ATOMIC_RELAXED);
+}
+
+void spw__split_out(struct spw__split *s, spw_entry_t e)
+{
+	uint32_t h = hash(e), at = h >> 20, when = (uint32_t)get(&s->out);
+
+	add(&s->out, 1);
+	if (!sampled(h))
+		return;
+	__atomic_store_n(&s->went[at].entry, e.idx, __ATOMIC_RELAXED);
+	__atomic_store_n(&s->went[at].when, when, __ATOMIC_RELAXED);
+}
+
+/* Torn by a page that goes out meanwhile it is wrong for once. */
+static bool is_near(const struct spw__split *s, spw_entry_t e)
+{
+	uint32_t at = hash(e) >> 20, now = (uint32_t)get(&s->out);
+
+	return __atomic_load_n(&s->went[at].entry, __ATOMIC_RELAXED) == e.idx &&
+	       now - __atomic_load_n(&s->went[at].when, __ATOMIC_RELAXED) <= get(&s->reach);
+}
+
+void spw__split_in(struct spw__split *s, spw_entry_t e, bool from_file, uint64_t ns)
+{
+	add(&s->hits[from_file], 1);
+	add(&s->hits_ns[from_file], ns);
+	if (sampled(hash(e)) && is_near(s, e))
+		add(&s->near_ns, ns);
+}
+
+/* What a read from the file costs more than one from the pool. */
+static uint64_t dearer(const struct spw__split *s)
+{
+	uint64_t pool = get(&s->hits[0]) ? get(&s->hits_ns[0]) / get(&s->hits[0]) : 0;
+	uint64_t file = get(&s->hits[1]) ? get(&s->hits_ns[1]) / get(&s->hits[1]) : FILE_NS;
+
+	return file > pool ? file - pool : 0;
+}
+
+static uint64_t bounded(uint64_t n, uint64_t least, uint64_t most)
+{
+	return n < least ? least : n > most ? most : n;
+}
+
+void spw__split_turn(struct spw__split *s, uint64_t resident, uint64_t used, uint64_t least, uint64_t limit)
+{
+	uint64_t reach = get(&s->reach), most = get(&s->most);
+
+	if (get(&s->out) - s->turned < reach)
+		return;
+	/* A thousandth of a ns, for each page of memory. */
+	uint64_t pages = get(&s->near_ns) * SAMPLE * 1000 / (reach ? reach : 1);
+	uint64_t pool = get(&s->hits[0]) * dearer(s) * 1000 / (used / SPW_PAGE + 1);
+
+	most = most ? most : limit;
+	if (pages * 2 > pool * CLEARLY)
+		most = (used < most ? used : most) / STEP * (STEP - 1);
+	else if (pool * 2 > pages * CLEARLY && used >= most / STEP * (STEP - 1))
+		most += most / STEP;
+	set(&s->most, bounded(most, least, limit > least ? limit : least));
+	set(&s->reach, bounded(resident / REACH_PART, REACH_LEAST, REACH_MOST));
+	set(&s->near_ns, 0);
+	for (unsigned i = 0; i < 2; i++) {
+		set(&s->hits[i], 0);
+		set(&s->hits_ns[i], 0);
+	}
+	s->turned = get(&s->out);
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPW_HOST_SPLIT_H
+#define SPW_HOST_SPLIT_H
+/*
+ * How much of the cap the pool is to take, and how much is left to what is resident. See split.c.
+ *
+ * Of one pool that has a file below it. out() and in() may be called by any thread; turn() by one at a time.
+ */
+#include "space/entry.h"
+
+#include <stdbool.h>
+
+#define SPW__SPLIT_TRACKED 4096u
+
+/* All but `went` atomics, without order. Zeroed to begin with. */
+struct spw__split {
+	uint64_t most;       /* bytes that the pool is to take, 0 = as many as it may */
+	uint64_t out;        /* pages that went out, ever: the clock */
+	uint64_t turned;     /* the clock at the last turn */
+	uint64_t reach;      /* pages: who comes back within so many evictions is near */
+	uint64_t near_ns;    /* what those cost that were near, of the sample; since the last turn, as all below */
+	uint64_t hits[2];    /* pages that were read from [0] the pool, [1] a file */
+	uint64_t hits_ns[2]; /* what they cost */
+	struct {
+		uint32_t entry, when;
+	} went[SPW__SPLIT_TRACKED]; /* of the sample: what went out, and the clock then */
+};
+
+/* The page of e has been stored. */
+void spw__split_out(struct spw__split *s, spw_entry_t e);
+/* It has come back, in ns; kind: where from. */
+void spw__split_in(struct spw__split *s, spw_entry_t e, bool from_file, uint64_t ns);
+/*
+ * Move the split if it is time. resident: pages; used: bytes of the pool; least, limit: what it may be. The result is
+ * s->most.
+ */
+void spw__split_turn(struct spw__split *s, uint64_t resident, uint64_t used, uint64_t least, uint64_t limit);
+#endif

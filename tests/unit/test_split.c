@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The split of a cap: a program that goes back to what it has just used, one that reads at random, and bounds. */
+#include "host/split.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#define RESIDENT 8000u
+#define LIMIT    (32ull << 20)
+#define LEAST    (4ull << 20)
+#define POOL_NS  15000u
+#define FILE_NS  120000u
+
+static struct spw__split s;
+
+static int begin(void **state)
+{
+	(void)state;
+	s = (struct spw__split){0};
+	return 0;
+}
+
+/* `turns` times as many pages go out as a turn takes; each has come back, and `distance` went out in between. */
+static void cycle(unsigned turns, uint32_t distance, bool from_file)
+{
+	uint32_t ns = from_file ? FILE_NS : POOL_NS;
+
+	for (uint32_t i = 0; i < turns * RESIDENT; i++) {
+		spw__split_out(&s, (spw_entry_t){i});
+		if (i >= distance)
+			spw__split_in(&s, (spw_entry_t){i - distance}, from_file, ns);
+		spw__split_turn(&s, RESIDENT, s.most ? s.most : LIMIT, LEAST, LIMIT);
+	}
+}
+
+static void what_comes_back_at_once_takes_from_the_pool(void **state)
+{
+	(void)state;
+	cycle(20, RESIDENT / 8, true);
+	assert_int_equal(s.most, LEAST);
+}
+
+static void what_comes_back_late_from_the_pool_leaves_it(void **state)
+{
+	(void)state;
+	cycle(20, 3 * RESIDENT, false);
+	assert_int_equal(s.most, LIMIT);
+}
+
+static void and_gives_it_back_what_it_had(void **state)
+{
+	(void)state;
+	cycle(20, RESIDENT / 8, true);
+	cycle(40, 3 * RESIDENT, false);
+	assert_int_equal(s.most, LIMIT);
+}
+
+/* Reads from the file by pages that were away for long say nothing for either. */
+static void what_comes_back_late_from_the_file_changes_nothing(void **state)
+{
+	(void)state;
+	s.most = LIMIT / 2;
+	for (uint32_t i = 0; i < 10 * RESIDENT; i++) {
+		spw__split_out(&s, (spw_entry_t){i + (1u << 24)});
+		spw__split_in(&s, (spw_entry_t){i + (1u << 28)}, true, FILE_NS);
+		spw__split_turn(&s, RESIDENT, s.most, LEAST, LIMIT);
+	}
+	assert_int_equal(s.most, LIMIT / 2);
+}
+
+/* A pool that does not use what it may is not given more. */
+static void a_pool_that_is_not_full_does_not_grow(void **state)
+{
+	(void)state;
+	s.most = LIMIT / 2;
+	for (uint32_t i = 0; i < 20 * RESIDENT; i++) {
+		spw__split_out(&s, (spw_entry_t){i});
+		spw__split_in(&s, (spw_entry_t){i + (1u << 28)}, false, POOL_NS);
+		spw__split_turn(&s, RESIDENT, LIMIT / 4, LEAST, LIMIT);
+	}
+	assert_int_equal(s.most, LIMIT / 2);
+}
+
+static void the_bounds_may_move(void **state)
+{
+	(void)state;
+	cycle(2, 3 * RESIDENT, false);
+	for (uint32_t i = 0; i < 2 * RESIDENT; i++) {
+		spw__split_out(&s, (spw_entry_t){i});
+		spw__split_turn(&s, RESIDENT, LIMIT, LEAST, LIMIT / 4);
+	}
+	assert_int_equal(s.most, LIMIT / 4);
+	for (uint32_t i = 0; i < 2 * RESIDENT; i++) {
+		spw__split_out(&s, (spw_entry_t){i});
+		spw__split_turn(&s, RESIDENT, 0, LEAST, LEAST / 2);
+	}
+	assert_int_equal(s.most, LEAST);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(what_comes_back_at_once_takes_from_the_pool, begin),
+		cmocka_unit_test_setup(what_comes_back_late_from_the_pool_leaves_it, begin),
+		cmocka_unit_test_setup(and_gives_it_back_what_it_had, begin),
+		cmocka_unit_test_setup(what_comes_back_late_from_the_file_changes_nothing, begin),
+		cmocka_unit_test_setup(a_pool_that_is_not_full_does_not_grow, begin),
+		cmocka_unit_test_setup(the_bounds_may_move, begin),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
