@@ -55,7 +55,7 @@ enum spw_fault_mode {
 struct spw_space_options {
 	size_t size;        /* sizeof(struct spw_space_options), set by SPW_SPACE_OPTIONS */
 	uint64_t ram;       /* bytes: the cap of resident pages, compressed pool and bookkeeping together; >= 4 MiB */
-	uint64_t zswap;     /* bytes of `ram` that the pool may take; 0: 90 % */
+	uint64_t zswap;     /* bytes of `ram` that the pool may take; 0: 95 % */
 	const char *codec;  /* "lz4", "zstd" or "zstd:LEVEL"; NULL: lz4 */
 	uint32_t fault;     /* enum spw_fault_mode */
 	uint64_t addresses; /* bytes that all regions may have together; 0: 256 GiB. Costs address space only */

@@ -24,6 +24,7 @@
 #define STEP        8u      /* the part of the pool that moves at a time */
 #define CLEARLY     3u      /* halves: worth so much more */
 #define FILE_NS     100000u /* before one was read */
+#define EVIDENCE    8u      /* pages of the sample: fewer are chance */
 
 static uint32_t hash(spw_entry_t e)
 {
@@ -74,8 +75,10 @@ void spw__split_in(struct spw__split *s, spw_entry_t e, bool from_file, uint64_t
 {
 	add(&s->hits[from_file], 1);
 	add(&s->hits_ns[from_file], ns);
-	if (sampled(hash(e)) && is_near(s, e))
+	if (sampled(hash(e)) && is_near(s, e)) {
+		add(&s->near, 1);
 		add(&s->near_ns, ns);
+	}
 }
 
 /* What a read from the file costs more than one from the pool. */
@@ -103,12 +106,13 @@ void spw__split_turn(struct spw__split *s, uint64_t resident, uint64_t used, uin
 	uint64_t pool = get(&s->hits[0]) * dearer(s) * 1000 / (used / SPW_PAGE + 1);
 
 	most = most ? most : limit;
-	if (pages * 2 > pool * CLEARLY)
+	if (pages * 2 > pool * CLEARLY && get(&s->near) >= EVIDENCE)
 		most = (used < most ? used : most) / STEP * (STEP - 1);
 	else if (pool * 2 > pages * CLEARLY && used >= most / STEP * (STEP - 1))
 		most += most / STEP;
 	set(&s->most, bounded(most, least, limit > least ? limit : least));
 	set(&s->reach, bounded(resident / REACH_PART, REACH_LEAST, REACH_MOST));
+	set(&s->near, 0);
 	set(&s->near_ns, 0);
 	for (unsigned i = 0; i < 2; i++) {
 		set(&s->hits[i], 0);

@@ -18,7 +18,8 @@ struct spw__split {
 	uint64_t out;        /* pages that went out, ever: the clock */
 	uint64_t turned;     /* the clock at the last turn */
 	uint64_t reach;      /* pages: who comes back within so many evictions is near */
-	uint64_t near_ns;    /* what those cost that were near, of the sample; since the last turn, as all below */
+	uint64_t near;       /* of the sample, pages that came back near; since the last turn, as all below */
+	uint64_t near_ns;    /* what they cost */
 	uint64_t hits[2];    /* pages that were read from [0] the pool, [1] a file */
 	uint64_t hits_ns[2]; /* what they cost */
 	struct {

@@ -9,7 +9,7 @@
 
 #define SPW_BLOCK       65536u
 #define SPW_BLOCK_NONE  UINT32_MAX
-#define SPW_BLOCK_CACHE 16u /* most free blocks that stay resident */
+#define SPW_BLOCK_CACHE 128u /* most free blocks that stay resident */
 #define SPW_CLASS_NONE  0xffu
 
 enum spw__block_list { SPW_BY_FULLNESS, SPW_BY_AGE, SPW_BLOCK_LISTS };

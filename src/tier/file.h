@@ -62,10 +62,12 @@ struct spw_file_io {
  */
 int spw__file_io_open(int fd, struct spw_file_io *out);
 /*
- * Whether small reads are watched: the thread that reads does not sleep, but keeps its CPU while a fast disk works. For
- * callers whose threads give way to all others. Any thread.
+ * Whether small reads are watched: the thread that reads does not sleep, but keeps its CPU while a fast disk works.
+ * ALWAYS is for callers whose threads give way to all others; SPARE watches as long as nobody else wants the CPU. Any
+ * thread.
  */
-void spw__file_io_watch(const struct spw_file_io *io, bool on);
+enum spw_file_watch { SPW_WATCH_NEVER, SPW_WATCH_ALWAYS, SPW_WATCH_SPARE };
+void spw__file_io_watch(const struct spw_file_io *io, enum spw_file_watch how);
 /* In a forked child, where the file is open under another number; no I/O may be under way. */
 void spw__file_io_set_fd(const struct spw_file_io *io, int fd);
 

@@ -10,7 +10,8 @@
  * A thread that sleeps for a read of a fast disk sleeps as long again for its CPU: the interrupt may come to another
  * CPU, and an idle one has to be woken, in a virtual machine by the hypervisor. A caller who takes the CPU from nobody
  * can have its small reads watched instead: the thread looks at the ring until the result is there, for up to twice as
- * long as reads took lately, and not at all where they take long.
+ * long as reads took lately, and not at all where they take long. Who is driven from the CPU meanwhile has taken it
+ * from somebody: the next reads sleep, and more of them each time that it happens again.
  *
  * Without O_DIRECT the kernel would keep a copy of all that is swapped out, in memory that swapping was to win: each
  * range is then written through and dropped from the page cache.
@@ -24,12 +25,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #define PAGE        4096u
 #define DEPTH       16u
 #define WATCH_BYTES (2 * PAGE) /* what one object lies in */
 #define WATCH_MOST  300000u    /* ns */
 #define MEAN_OF     8u
+#define REST_LEAST  64u /* reads that sleep */
+#define REST_MOST   4096u
 #define WAIT        1000000000u
 
 struct write {
@@ -56,12 +60,14 @@ struct reader {
 	uint8_t mode;
 	struct spw__ring ring;
 	uint64_t mean; /* ns that small reads took lately */
+	uint32_t rest; /* reads that are to sleep */
+	uint32_t next; /* as many the next time */
 };
 
 struct io {
 	int fd;
 	bool direct;
-	bool watch; /* A */
+	uint32_t watch; /* A enum spw_file_watch */
 };
 
 _Static_assert(sizeof(struct writer) <= PAGE && sizeof(struct reader) <= PAGE, "each record is one page");
@@ -122,17 +128,47 @@ static int64_t watch(struct reader *r, uint64_t began)
 	return result;
 }
 
+/* How often this thread had to leave its CPU though it did not want to. */
+static long driven_away(void)
+{
+	struct rusage u = {0};
+
+	spw__sys2(SYS_getrusage, RUSAGE_THREAD, &u);
+	return u.ru_nivcsw;
+}
+
+/* As watch(), by a thread that others may be in want of. */
+static int64_t watch_spare(struct reader *r, uint64_t began)
+{
+	long before = driven_away();
+	int64_t result = watch(r, began);
+
+	if (driven_away() != before) {
+		r->rest = r->next < REST_LEAST ? REST_LEAST : r->next;
+		r->next = r->rest < REST_MOST / 2 ? r->rest * 2 : REST_MOST;
+	} else if (r->next > REST_LEAST) {
+		r->next--;
+	}
+	return result;
+}
+
+/* Whether to sleep for this read. */
+static bool rests(struct reader *r, uint32_t how)
+{
+	return how == SPW_WATCH_SPARE && r->rest && r->rest--;
+}
+
 /* A small read, timed, and watched if the disk is fast. Bytes or -errno; may be short. Under the lock. */
-static int64_t timed_read(const struct io *io, struct reader *r, void *buf, size_t len, uint64_t off)
+static int64_t timed_read(const struct io *io, struct reader *r, void *buf, size_t len, uint64_t off, uint32_t how)
 {
 	uint64_t began = spw__plat_now_ns();
 	int64_t n;
 
 	if (r->mode == UNTRIED)
 		r->mode = spw__ring_open(&r->ring, 1) ? RING : SYNC;
-	if (r->mode == RING && r->mean < WATCH_MOST &&
+	if (r->mode == RING && r->mean < WATCH_MOST && !rests(r, how) &&
 	    spw__ring_submit(&r->ring, false, io->fd, buf, (uint32_t)len, off, 0))
-		n = watch(r, began);
+		n = how == SPW_WATCH_SPARE ? watch_spare(r, began) : watch(r, began);
 	else
 		n = transfer(io, SYS_pread64, buf, len, off);
 	r->mean += ((int64_t)(spw__plat_now_ns() - began) - (int64_t)r->mean) / (int64_t)MEAN_OF;
@@ -143,11 +179,11 @@ static int64_t io_read(void *ctx, void *buf, size_t len, uint64_t off)
 {
 	struct io *io = ctx;
 	struct reader *r = reader_of(io);
+	uint32_t how = __atomic_load_n(&io->watch, __ATOMIC_RELAXED);
 	int64_t n = 0;
 
-	if (io->direct && len <= WATCH_BYTES && __atomic_load_n(&io->watch, __ATOMIC_RELAXED) &&
-	    spw__spin_try(&r->lock)) {
-		n = timed_read(io, r, buf, len, off);
+	if (io->direct && len <= WATCH_BYTES && how && spw__spin_try(&r->lock)) {
+		n = timed_read(io, r, buf, len, off, how);
 		spw__spin_unlock(&r->lock);
 	}
 	if (n != (int64_t)len)
@@ -258,11 +294,11 @@ void spw__file_io_set_fd(const struct spw_file_io *file, int fd)
 		spw__sys4(SYS_fadvise64, fd, 0, 0, POSIX_FADV_RANDOM);
 }
 
-void spw__file_io_watch(const struct spw_file_io *file, bool on)
+void spw__file_io_watch(const struct spw_file_io *file, enum spw_file_watch how)
 {
 	struct io *io = file->ctx;
 
-	__atomic_store_n(&io->watch, on, __ATOMIC_RELAXED);
+	__atomic_store_n(&io->watch, how, __ATOMIC_RELAXED);
 }
 
 int spw__file_io_open(int fd, struct spw_file_io *out)

@@ -1440,7 +1440,7 @@ static void test_reap_lets_writes_rest(void **state)
 
 /* ---- the real I/O ---- */
 
-static void real_io(int flags, bool watch)
+static void real_io(int flags, enum spw_file_watch watch)
 {
 	struct rig *r = rig_new(6000, 1200, 3000);
 	struct spw_file_io io;
@@ -1502,19 +1502,20 @@ static void real_io(int flags, bool watch)
 static void test_real_io_direct(void **state)
 {
 	(void)state;
-	real_io(O_DIRECT, false);
+	real_io(O_DIRECT, SPW_WATCH_NEVER);
 }
 
 static void test_real_io_watched(void **state)
 {
 	(void)state;
-	real_io(O_DIRECT, true);
+	real_io(O_DIRECT, SPW_WATCH_ALWAYS);
+	real_io(O_DIRECT, SPW_WATCH_SPARE);
 }
 
 static void test_real_io_buffered(void **state)
 {
 	(void)state;
-	real_io(0, false);
+	real_io(0, SPW_WATCH_NEVER);
 }
 
 /* As in a container that forbids io_uring: writes are made by pwrite. */
@@ -1537,7 +1538,7 @@ static void test_real_io_without_io_uring(void **state)
 		assert_int_equal(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
 		assert_int_equal(syscall(SYS_io_uring_setup, 1, NULL), -1);
 		assert_int_equal(errno, EPERM);
-		real_io(O_DIRECT, true);
+		real_io(O_DIRECT, SPW_WATCH_ALWAYS);
 	}
 	expect_exit(pid, 0);
 }

@@ -71,6 +71,20 @@ static void what_comes_back_late_from_the_file_changes_nothing(void **state)
 	assert_int_equal(s.most, LIMIT / 2);
 }
 
+/* Which few of those that come back at random are near is chance. */
+static void a_few_that_come_back_at_once_change_nothing(void **state)
+{
+	(void)state;
+	s.most = LIMIT / 2;
+	for (uint32_t i = 0; i < 20 * RESIDENT; i++) {
+		spw__split_out(&s, (spw_entry_t){i});
+		if (i % 64 == 0)
+			spw__split_in(&s, (spw_entry_t){i}, true, FILE_NS);
+		spw__split_turn(&s, RESIDENT, s.most, LEAST, LIMIT);
+	}
+	assert_int_equal(s.most, LIMIT / 2);
+}
+
 /* A pool that does not use what it may is not given more. */
 static void a_pool_that_is_not_full_does_not_grow(void **state)
 {
@@ -107,6 +121,7 @@ int main(void)
 		cmocka_unit_test_setup(what_comes_back_late_from_the_pool_leaves_it, begin),
 		cmocka_unit_test_setup(and_gives_it_back_what_it_had, begin),
 		cmocka_unit_test_setup(what_comes_back_late_from_the_file_changes_nothing, begin),
+		cmocka_unit_test_setup(a_few_that_come_back_at_once_change_nothing, begin),
 		cmocka_unit_test_setup(a_pool_that_is_not_full_does_not_grow, begin),
 		cmocka_unit_test_setup(the_bounds_may_move, begin),
 	};

@@ -110,6 +110,7 @@ static int make_tier(struct spw__lib_file *f, const struct spw_file_layout *l, u
 	ret = ret ? ret : spw__file_io_open(f->fd, &f->io);
 	if (ret)
 		return ret;
+	spw__file_io_watch(&f->io, SPW_WATCH_SPARE);
 	ret = spw__file_create(number, "file", f->shared, 0, &f->io, &f->tier);
 	if (ret)
 		f->io.close(f->io.ctx);

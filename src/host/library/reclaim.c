@@ -28,10 +28,10 @@
 #define BUDGET_LEAST    64u /* pages: two windows, whatever the rest takes */
 #define ROOM_LOW        64u /* the thread begins at budget / ROOM_LOW free pages */
 #define ROOM_HIGH       32u /* and ends at budget / ROOM_HIGH */
-#define POOL_MOST       90u /* % of what bookkeeping leaves */
+#define POOL_MOST       95u /* % of what bookkeeping leaves */
 #define POOL_LEAST      (512u << 10)
-#define POOL_HIGH       95u /* % of the pool's limit */
-#define POOL_LOW        90u
+#define POOL_HIGH       99u /* % of the pool's limit */
+#define POOL_LOW        97u
 #define WRITEBACK_BYTES (1u << 20) /* asked for at a time */
 #define COMPACT_PAGES   64u
 #define UPKEEP          (1000 * MS)

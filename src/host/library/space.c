@@ -21,7 +21,7 @@
 #define RAM_LEAST      (4ull << 20)
 #define ADDRESSES      (256ull << 30)
 #define ADDRESSES_MOST (4ull << 40)
-#define ZSWAP_PERCENT  90u
+#define ZSWAP_PERCENT  95u
 #define POOL_MOST      (1ull << 40) /* that the pool can address */
 #define SIGNAL_STACK   (64u << 10)
 

@@ -344,7 +344,7 @@ void spw__tiers_watch(struct spw__agent *a, bool on)
 {
 	for (unsigned i = 0; i < SPW_CTL_TIERS; i++) {
 		if (a->tiers.open[i].shared)
-			spw__file_io_watch(&a->tiers.open[i].io, on);
+			spw__file_io_watch(&a->tiers.open[i].io, on ? SPW_WATCH_ALWAYS : SPW_WATCH_NEVER);
 	}
 }
 
