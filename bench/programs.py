@@ -90,6 +90,11 @@ class Timed:
         _, status, usage = os.wait4(self.p.pid, 0)
         self.p.returncode = os.waitstatus_to_exitcode(status)
         wall = time.monotonic() - self.begin
+        self.check()
+        return {"seconds": {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime}, "digest": digest()}
+
+    def check(self):
+        """It has been waited for: is all well?"""
         if self.late:
             raise TooLong(self.most)
         if self.p.returncode == -signal.SIGKILL:
@@ -97,7 +102,6 @@ class Timed:
         if self.p.returncode:
             self.said.seek(0)
             raise Missing(f"exit status {self.p.returncode}: {self.said.read().decode(errors='replace').strip()[-200:]}")
-        return {"seconds": {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime}, "digest": digest()}
 
 
 class Job:
@@ -153,8 +157,9 @@ class Redis:
         except subprocess.TimeoutExpired as e:
             raise TooLong(server.most) from e
         except subprocess.CalledProcessError as e:
-            if server.late:
-                raise TooLong(server.most) from e
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.p.wait(1)
+                server.check()
             raise Missing(f"{words[0]}: {(e.stderr or e.stdout).decode(errors='replace').strip()[-200:]}") from e
 
     def run(self, prefix, most, env, enter=None):
@@ -181,7 +186,8 @@ class Redis:
     def greeting(self, server):
         """What it says to a ping: nothing as long as there is no socket."""
         if server.p.poll() is not None:
-            raise TooLong(server.most) if server.late else Missing("redis-server does not start")
+            server.check()
+            raise Missing("redis-server does not stay")
         return subprocess.run(["redis-cli", "-s", self.socket, "ping"], capture_output=True, check=False).stdout
 
     def load(self, server):
@@ -322,7 +328,25 @@ class Programs:
             return self.in_group(job, lambda o: under_zram(self.dir, size, limit, o, behind))
 
         limit, share = self.limit(("zram", job.name, cap), once, need, cap)
-        return once(limit) if limit else once(cap // 2, int(cap // 2 / share) // 4096 * 4096, 2 * need)
+        if limit:
+            return once(limit)
+        half = cap // 2
+
+        def with_swapfile(size):
+            return once(half, size, 2 * need)
+
+        return with_swapfile(self.device(("half", job.name, cap), with_swapfile, half, half / share))
+
+    def device(self, which, once, pool, size):
+        """How large a zram is that takes `pool` when it is full; size: a first guess, too large as a rule."""
+        if which not in self.limits:
+            for _ in range(2):
+                took = once(int(size) // 4096 * 4096)["pool"]
+                if abs(took - pool) <= pool // 10:
+                    break
+                size *= pool / took
+            self.limits[which] = int(size) // 4096 * 4096
+        return self.limits[which]
 
     def limit(self, which, once, need, cap):
         """

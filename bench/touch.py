@@ -13,7 +13,7 @@ LATENCIES = ["p50", "p99", "max"]
 class Touch:
     """
     Each run gives {"us": {phase: us a page}, "seconds": all of it}; where it is known "pool", what held compressed
-    pages, and "peak", the most that counted against the cap.
+    pages, "out", how much of the set did, and "peak", the most that counted against the cap.
     """
 
     def __init__(self, build, folder, cap, options):
@@ -53,10 +53,10 @@ class Touch:
         return under_swapfile(self.dir, size * 2, limit, self.once(size))
 
     def under_zswap(self, size, limit, percent=0):
-        return under_zswap(self.dir, size * 2, limit, self.once(size), percent)
+        return dict(under_zswap(self.dir, size * 2, limit, self.once(size), percent), out=size - limit)
 
     def under_zram(self, size, limit):
-        return under_zram(self.dir, size * 2, limit, self.once(size))
+        return dict(under_zram(self.dir, size * 2, limit, self.once(size)), out=size - limit)
 
     # What does not count against the kernel's limit is taken off it.
 
