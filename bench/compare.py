@@ -12,8 +12,8 @@ FIGURES = {"us": "us per page (throughput of the first row over the row's)",
 
 def compare(title, rivals, rounds, phases=None, shuffled=False, figures="us"):
     """
-    rivals: (name, function of no arguments that gives {figures: {phase: figure}}); the first is Spillway. Prints it all.
-    A row whose run was ended since it took too long has "over", the seconds.
+    rivals: (name, function of no arguments that gives {figures: {phase: figure}}); the first is Spillway. Prints it
+    all. A row whose run was ended since it took too long has "over", the seconds.
     """
     rows = [{"name": name, "runs": [], "missing": None} for name, _ in rivals]
     order = random.Random(1)

@@ -59,8 +59,8 @@ def script(title, below, unit, groups):
         out.append(f"set label {bold(group)} at screen 0.012, first {y + 0.4} enhanced")
         for name, value, text in bars:
             y += 1
-            out.append(f"set label {quoted(name)} at graph 0, first {y + 0.5} right offset char -1,0 noenhanced")
-            out.append(f"set label {quoted(text)} at first {value:.6g},{y + 0.5} left offset char 0.6,0 front noenhanced")
+            out += [f"set label {quoted(name)} at graph 0, first {y + 0.5} right offset char -1,0 noenhanced",
+                    f"set label {quoted(text)} at {value:.6g},{y + 0.5} left offset char 0.6,0 front noenhanced"]
             boxes.append(f"0 {y + 0.5} 0 {value:.6g} {y + 0.12} {y + 0.88} {int(colour(name)[1:], 16)}")
         y += 2
     return "\n".join([*out, "plot '-' using 1:2:3:4:5:6:7 with boxxyerror linecolor rgb variable", *boxes, "e"]) + "\n"

@@ -101,7 +101,8 @@ class Timed:
             raise Missing("killed from outside: the kernel found no room in the group")
         if self.p.returncode:
             self.said.seek(0)
-            raise Missing(f"exit status {self.p.returncode}: {self.said.read().decode(errors='replace').strip()[-200:]}")
+            said = self.said.read().decode(errors="replace").strip()
+            raise Missing(f"exit status {self.p.returncode}: {said[-200:]}")
 
 
 class Job:
@@ -231,7 +232,9 @@ def jobs(home, size):
 
 
 class Programs:
-    def __init__(self, build, folder, rounds, cap):
+    def __init__(self, build, folder, rounds, cap, only):
+        """only: a part of the names of those to run."""
+        self.only = only
         self.spillway, self.sampler = str(build / "spillway"), str(build / "tests" / "programs" / "sampler")
         self.dir, self.rounds, self.size = folder, rounds, min(cap, 512 * MIB) // 2
         self.env = dict(os.environ, TMPDIR=folder, LC_ALL="C", PYTHONHASHSEED="0")
@@ -241,7 +244,8 @@ class Programs:
         tmpfs = "/dev/shm" if os.access("/dev/shm", os.W_OK) else self.dir
         with tempfile.TemporaryDirectory(dir=tmpfs, prefix="spillway-bench-") as home:
             progress("programs: their inputs")
-            parts = [part for job in jobs(pathlib.Path(home), self.size) for part in self.at_all_caps(job)]
+            parts = [part for job in jobs(pathlib.Path(home), self.size) if self.only in job.name
+                     for part in self.at_all_caps(job)]
         return {"title": "programs", "parts": parts, **tell(parts)}
 
     def at_all_caps(self, job):
@@ -320,7 +324,7 @@ class Programs:
 
         limit, _ = self.limit(("zswap", job.name, cap), once, need, cap)
         if not limit:
-            raise Missing("what is out does not fit under the cap, compressed; a pool's limit is hundredths of the memory")
+            raise Missing("what is out does not fit under the cap, compressed")
         return once(limit)
 
     def all_under_zram(self, job, need, cap):
