@@ -101,7 +101,7 @@ class Timed:
             raise Missing("killed from outside: the kernel found no room in the group")
         if self.p.returncode:
             self.said.seek(0)
-            said = self.said.read().decode(errors="replace").strip()
+            said = " ".join(self.said.read().decode(errors="replace").split())
             raise Missing(f"exit status {self.p.returncode}: {said[-200:]}")
 
 
@@ -218,7 +218,6 @@ def jobs(home, size):
                 f.write(f"{noise[at:at + 24]} {r.choice(WORDS)} {r.choice(WORDS)} {i}\n")
 
     python = "/usr/bin/python3" if shutil.which("/usr/bin/python3") else sys.executable
-    units = [str(i) for i in range(4 if size >= 200 * MIB else 2)]
     return [
         Redis("redis-server", home, size // 2000, 0),
         Redis("redis-server that saves", home, size // 2000, 2),
@@ -226,8 +225,8 @@ def jobs(home, size):
                               f".read {JOBS}/index.sql"]),
         Job("python3", home, [python, f"{JOBS}/events.py", str(size // 1500)]),
         Job("sort", home, ["sort", "-S", "1G", "--parallel=2", "text"], make=text),
-        Job("g++, two at once", home, ["make", "-s", "-j2", "-f", f"{JOBS}/Makefile", f"UNITS={' '.join(units)}"],
-            [f"unit{u}.o" for u in units]),
+        Job("g++, two at once", home, ["make", "-s", "-j2", "-f", f"{JOBS}/Makefile", "UNITS=1 2"],
+            ["unit1.o", "unit2.o"]),
     ]
 
 
@@ -376,27 +375,35 @@ def walls(row, rounds):
     return [r["seconds"]["wall"] for r in row["runs"]] if "over" not in row else [row["over"]] * rounds
 
 
+def ratio(part):
+    """Spillway's wall time over that of the kernel's best, median of the rounds: (ratio, "" or what it is, the best)."""
+    rows = [r for r in part["rows"] if not r["missing"] or "over" in r]
+    ours, kernel = part["rows"][0], [r for r in rows if r["name"].startswith(KERNEL)]
+    if ours not in rows or not kernel:
+        return None
+    rounds = max(len(r["runs"]) for r in rows)
+    best = min(kernel, key=lambda r: statistics.median(walls(r, rounds)))
+    if "over" in ours and "over" in best:
+        return None
+    bound = "at least " if "over" in ours else "at most " if "over" in best else ""
+    return statistics.median(s / k for s, k in zip(walls(ours, rounds), walls(best, rounds))), bound, best["name"]
+
+
 def tell(parts):
-    """Spillway's wall time over that of the kernel's best: of each part the median of the rounds; and all together."""
+    """Each part's ratio, their geometric mean and the worst."""
+    print("\nSpillway's wall time over that of the kernel's best, median of the rounds; a run that was ended counts as "
+          "long as it was let")
     ratios = []
     for part in parts:
-        rows = [r for r in part["rows"] if not r["missing"] or "over" in r]
-        ours = part["rows"][0]
-        kernel = [r for r in rows if r["name"].startswith(KERNEL)]
-        if ours not in rows or not kernel:
+        found = ratio(part)
+        if not found:
+            print(f"  {part['title']:<62} one of the two was not measured, or both were ended")
             continue
-        rounds = max(len(r["runs"]) for r in rows)
-        best = min(kernel, key=lambda r: statistics.median(walls(r, rounds)))
-        part["best"] = best["name"]
-        part["ratio"] = statistics.median(s / k for s, k in zip(walls(ours, rounds), walls(best, rounds)))
-        ratios.append((part["ratio"], part["title"], best["name"]))
+        part["ratio"], part["bound"], part["best"] = found
+        ratios.append((part["ratio"], part["title"]))
+        print(f"  {part['title']:<62} {part['bound']}{part['ratio']:.2f}  {part['best']}")
     if not ratios:
         return {}
-    mean = math.exp(statistics.fmean(math.log(r) for r, _, _ in ratios))
-    print("\nSpillway's wall time over that of the kernel's best, median of the rounds (a run that was ended counts as "
-          "long as it was let)")
-    for ratio, title, name in ratios:
-        print(f"  {title:<62}{ratio:6.2f}  {name}")
-    worst = max(ratios)
+    mean, worst = math.exp(statistics.fmean(math.log(r) for r, _ in ratios)), max(ratios)
     print(f"  geometric mean of {len(ratios)}: {mean:.2f}; the worst: {worst[0]:.2f}, {worst[1]}", flush=True)
     return {"geometric_mean": mean, "worst": {"ratio": worst[0], "title": worst[1]}}
