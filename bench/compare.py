@@ -54,5 +54,7 @@ def show(title, rows, rounds, phases, figures):
 
 def memory(row):
     """What held compressed pages, and the most memory that was taken in all, where a run can tell."""
+    rescues = statistics.median(r.get("rescues", 0) for r in row["runs"])
     return "".join(f"  {what} {statistics.median(r[what] for r in row['runs']) / MIB:.0f} MiB"
-                   for what in ("pool", "peak") if what in row["runs"][0])
+                   for what in ("pool", "peak") if what in row["runs"][0]) + \
+        (f"  saved from the OOM killer {rescues:.0f} times" if rescues else "")

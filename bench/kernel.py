@@ -2,13 +2,15 @@
 """What the kernel offers instead: a memory cgroup, and swap in a file, in zswap, in zram. All of it is put back.
 
 under_...() run something once: once(enter) gives a result, enter() takes the calling process into the limited group.
-They add "pool", the most that held compressed pages, where the group does not count that itself, and "limited_peak",
-the most that the group counted.
+They add "pool", the most that held compressed pages, "limited_peak", the most that the group counted, and "rescues",
+how often the program was saved from the kernel (Patience).
 """
 import contextlib
 import os
 import pathlib
+import select
 import tempfile
+import threading
 import time
 
 from machine import Missing, Peak, command, meminfo, read, write
@@ -59,11 +61,52 @@ class Group:
         write(self.path / self.limit_name, limit)
 
     def run(self, limit, once):
-        with self.limited(limit) as enter:
+        with self.limited(limit) as enter, Patience(self.path, limit) as patience:
             result = once(enter)
+            result["rescues"] = patience.rescues
             with contextlib.suppress(OSError): # memory.peak is younger than memory.max
                 result["limited_peak"] = int(read(self.path / self.peak_name))
         return result
+
+
+class Patience(threading.Thread):
+    """
+    Reclaim in a v1 group gives up when all pages were used while it looked, and the kernel kills a program that has
+    swap left; in small groups that is most programs. So there the killer is turned off, and who waits for it is let try
+    again at once, by a limit that is one page higher for a moment. How often, the row says. A system call that finds no
+    room does not wait: it fails with ENOMEM, and mostly the program with it.
+    """
+
+    def __init__(self, group, limit):
+        super().__init__(daemon=True)
+        self.control, self.limit_file, self.limit = group / "memory.oom_control", group / "memory.limit_in_bytes", limit
+        self.over, self.rescues, self.event = threading.Event(), 0, None
+
+    def run(self):
+        while not self.over.is_set():
+            select.select([self.event], [], [], 0.02)
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self.event)
+            if "under_oom 1" in read(self.control):
+                self.rescues += 1
+                for limit in (self.limit + 4096, self.limit):
+                    with contextlib.suppress(OSError): # busy: it is tried again at the next time
+                        write(self.limit_file, limit)
+
+    def __enter__(self):
+        if self.control.exists():
+            write(self.control, 1)
+            self.event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            with open(self.control, encoding="utf-8") as control:
+                write(self.control.parent / "cgroup.event_control", f"{self.event} {control.fileno()}")
+            self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        if self.event is not None:
+            self.join()
+            os.close(self.event)
 
 
 @contextlib.contextmanager
