@@ -51,6 +51,10 @@ HOT = 20  # one of so many keys
 CHANGED = "changed " + " ".join(WORDS * 5)
 
 
+def last_line(said):
+    return said.decode(errors="replace").strip().rpartition("\n")[2][-200:]
+
+
 class Timed:
     """A program in a session of its own, killed with all of it after `most` seconds."""
 
@@ -101,8 +105,7 @@ class Timed:
             raise Missing("killed from outside")
         if self.p.returncode:
             self.said.seek(0)
-            said = " ".join(self.said.read().decode(errors="replace").split())
-            raise Missing(f"exit status {self.p.returncode}: {said[-200:]}")
+            raise Missing(f"exit status {self.p.returncode}: {last_line(self.said.read())}")
 
 
 class Job:
@@ -143,7 +146,7 @@ class Redis:
     @staticmethod
     def value(i):
         r = random.Random(i)
-        return f"{i} {' '.join(r.choices(WORDS, k=45))} {r.randbytes(350).hex()}"
+        return f"{i} {' '.join(r.choices(WORDS, k=60))} {r.randbytes(100).hex()}"
 
     def write_fill(self):
         with open(self.fill, "w", encoding="ascii") as f:
@@ -161,7 +164,7 @@ class Redis:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.p.wait(1)
                 server.check()
-            raise Missing(f"{words[0]}: {(e.stderr or e.stdout).decode(errors='replace').strip()[-200:]}") from e
+            raise Missing(f"{words[0]}: {last_line(e.stderr or e.stdout)}") from e
 
     def run(self, prefix, most, env, enter=None):
         words = ["redis-server", "--port", "0", "--unixsocket", self.socket, "--dir", str(self.home), "--save", "",
@@ -214,16 +217,16 @@ def jobs(home, size):
         noise = r.randbytes(1 << 20).hex()
         with open(home / "text", "w", encoding="ascii") as f:
             for i in range(size // 100):
-                at = r.randrange(len(noise) - 24)
-                f.write(f"{noise[at:at + 24]} {r.choice(WORDS)} {r.choice(WORDS)} {i}\n")
+                at = r.randrange(len(noise) - 12)
+                f.write(f"{noise[at:at + 12]} {r.choice(WORDS)} {r.choice(WORDS)} {i}\n")
 
     python = "/usr/bin/python3" if shutil.which("/usr/bin/python3") else sys.executable
     return [
-        Redis("redis-server", home, size // 2000, 0),
-        Redis("redis-server that saves", home, size // 2000, 2),
-        Job("sqlite3", home, ["sqlite3", ":memory:", f"CREATE TABLE size AS SELECT {size // 370} AS rows",
+        Redis("redis-server", home, size // 1550, 0),
+        Redis("redis-server that saves", home, size // 1550, 2),
+        Job("sqlite3", home, ["sqlite3", ":memory:", f"CREATE TABLE size AS SELECT {size // 340} AS rows",
                               f".read {JOBS}/index.sql"]),
-        Job("python3", home, [python, f"{JOBS}/events.py", str(size // 1500)]),
+        Job("python3", home, [python, f"{JOBS}/events.py", str(size // 1250)]),
         Job("sort", home, ["sort", "-S", "1G", "--parallel=2", "text"], make=text),
         Job("g++, two at once", home, ["make", "-s", "-j2", "-f", f"{JOBS}/Makefile", "UNITS=1 2"],
             ["unit1.o", "unit2.o"]),
@@ -378,7 +381,7 @@ def walls(row, rounds):
 
 
 def ratio(part):
-    """Spillway's wall time over that of the kernel's best, median of the rounds: (ratio, "" or what it is, the best)."""
+    """Spillway's wall time over that of the kernel's best, median of the rounds; "" or which bound it is; the best."""
     rows = [r for r in part["rows"] if not r["missing"] or "over" in r]
     ours, kernel = part["rows"][0], [r for r in rows if r["name"].startswith(KERNEL)]
     if ours not in rows or not kernel:

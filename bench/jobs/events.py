@@ -15,7 +15,7 @@ users, total = {}, 0
 
 def new_user():
     i = len(users)
-    users[f"user-{i}"] = {"id": i, "session": r.randbytes(220).hex(), "seen": 0,
+    users[f"user-{i}"] = {"id": i, "session": r.randbytes(120).hex(), "seen": 0,
                           "log": [f"{r.choice(WORDS)} {r.choice(WORDS)} {r.randrange(1000)}" for _ in range(6)]}
 
 
