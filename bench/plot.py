@@ -113,7 +113,8 @@ def program_bars(part):
 def programs(results):
     pictures = {}
     for share, (name, words) in SHARES.items():
-        parts = [p for p in results.get("programs", {"parts": []})["parts"] if p["share"] == share]
+        parts = [p for p in results.get("programs", {"parts": []})["parts"]
+                 if p["share"] == share and not p["rows"][-1]["missing"]]
         if parts:
             pictures[f"programs-{name}"] = script(
                 f"How much longer does a program take in {words}?",
