@@ -1,25 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel offers instead: a memory cgroup, and swap in a file, in zswap, in zram. All of it is put back."""
+"""What the kernel offers instead: a memory cgroup, and swap in a file, in zswap, in zram. All of it is put back.
+
+under_...() run something once: once(enter) gives a result, enter() takes the calling process into the limited group.
+They add "pool", the most that held compressed pages, "limited_peak", the most that the group counted, and "rescues",
+how often the program was saved from the kernel (Patience).
+"""
 import contextlib
 import os
 import pathlib
+import select
 import tempfile
+import threading
 import time
 
-from machine import Missing, command, read, write
+from machine import Missing, Peak, command, meminfo, read, write
+
+V1 = pathlib.Path("/sys/fs/cgroup/memory")
 
 
 class Group:
     """A memory cgroup, v1 or v2."""
 
-    def __init__(self):
-        """No group is made before limited()."""
-        v1 = pathlib.Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+    def __init__(self, version=None):
+        """No group is made before limited(). Without a version it is the one that has the memory controller."""
         v2 = pathlib.Path("/sys/fs/cgroup/cgroup.controllers")
-        if v1.exists():
-            self.path, self.limit_name, self.counts_zswap = v1.parent, "memory.limit_in_bytes", False
+        if (V1 / "memory.limit_in_bytes").exists():
+            if version == 2:
+                raise Missing("cgroup v1 has the memory controller, and two hierarchies cannot have it")
+            self.path, self.limit_name, self.counts_zswap = V1, "memory.limit_in_bytes", False
+            self.peak_name = "memory.max_usage_in_bytes"
         elif v2.exists() and "memory" in read(v2).split():
             self.path, self.limit_name, self.counts_zswap = v2.parent, "memory.max", True
+            self.peak_name = "memory.peak"
             try:
                 write(v2.parent / "cgroup.subtree_control", "+memory")
             except OSError as e:
@@ -47,6 +59,54 @@ class Group:
 
     def limit(self, limit):
         write(self.path / self.limit_name, limit)
+
+    def run(self, limit, once):
+        with self.limited(limit) as enter, Patience(self.path, limit) as patience:
+            result = once(enter)
+            result["rescues"] = patience.rescues
+            with contextlib.suppress(OSError): # memory.peak is younger than memory.max
+                result["limited_peak"] = int(read(self.path / self.peak_name))
+        return result
+
+
+class Patience(threading.Thread):
+    """
+    Reclaim in a v1 group gives up when all pages were used while it looked, and the kernel kills a program that has
+    swap left; in small groups that is most programs. So there the killer is turned off, and who waits for it is let try
+    again at once, by a limit that is one page higher for a moment. How often, the row says. A system call that finds no
+    room does not wait: it fails with ENOMEM, and mostly the program with it.
+    """
+
+    def __init__(self, group, limit):
+        super().__init__(daemon=True)
+        self.control, self.limit_file, self.limit = group / "memory.oom_control", group / "memory.limit_in_bytes", limit
+        self.over, self.rescues, self.event = threading.Event(), 0, None
+
+    def run(self):
+        while not self.over.is_set():
+            select.select([self.event], [], [], 0.02)
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self.event)
+            if "under_oom 1" in read(self.control):
+                self.rescues += 1
+                for limit in (self.limit + 4096, self.limit):
+                    with contextlib.suppress(OSError): # busy: it is tried again at the next time
+                        write(self.limit_file, limit)
+
+    def __enter__(self):
+        if self.control.exists():
+            write(self.control, 1)
+            self.event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            with open(self.control, encoding="utf-8") as control:
+                write(self.control.parent / "cgroup.event_control", f"{self.event} {control.fileno()}")
+            self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        if self.event is not None:
+            self.join()
+            os.close(self.event)
 
 
 @contextlib.contextmanager
@@ -111,3 +171,33 @@ def zram_on(size):
     finally:
         write(home / "reset", 1)
         write("/sys/class/zram-control/hot_remove", number)
+
+
+def under_swapfile(folder, size, limit, once):
+    with swapfile(folder, size):
+        return Group().run(limit, once)
+
+
+def under_zswap(folder, size, limit, once, percent=0, version=None):
+    group = Group(version)
+    with zswap_on(percent), swapfile(folder, size), Peak(lambda: meminfo("Zswap")) as pool:
+        result = group.run(limit, once)
+    return dict(result, pool=pool.most)
+
+
+def under_zram(folder, size, limit, once, behind=0):
+    """behind: bytes of a swapfile for what zram has no room for."""
+    with zram_on(size) as home, contextlib.ExitStack() as stack:
+        if behind:
+            stack.enter_context(swapfile(folder, behind, 32766))
+        result = Group().run(limit, once)
+        return dict(result, pool=int(read(home / "mm_stat").split()[4]))
+
+
+def beside_pool(need, cap, limit, pool):
+    """
+    The limit that makes the cap together with the pool of what then is out, from a run that shows how it packs: under
+    `limit`, with `pool` beside it. Also how many bytes a byte that is out takes.
+    """
+    share = pool / (need - limit)
+    return (int((cap - need * share) / (1 - share)) // 4096 * 4096 if share < 1 else 0), share

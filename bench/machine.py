@@ -14,6 +14,14 @@ class Missing(Exception):
     """This machine, or this user, cannot run a rival; the text says why."""
 
 
+class TooLong(Missing):
+    """A run was ended since it took longer than it may."""
+
+    def __init__(self, seconds):
+        super().__init__(f"over {seconds:.0f} s")
+        self.seconds = seconds
+
+
 def read(path):
     return pathlib.Path(path).read_text(encoding="utf-8").strip()
 

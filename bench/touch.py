@@ -4,8 +4,8 @@ import json
 import os
 import tempfile
 
-from kernel import Group, swapfile, zram_on, zswap_on
-from machine import MIB, Missing, Peak, meminfo, read, run_program
+from kernel import Group, beside_pool, under_swapfile, under_zram, under_zswap
+from machine import MIB, Missing, meminfo, read, run_program
 
 LATENCIES = ["p50", "p99", "max"]
 
@@ -13,7 +13,7 @@ LATENCIES = ["p50", "p99", "max"]
 class Touch:
     """
     Each run gives {"us": {phase: us a page}, "seconds": all of it}; where it is known "pool", what held compressed
-    pages, and "peak", the most that counted against the cap.
+    pages, "out", how much of the set did, and "peak", the most that counted against the cap.
     """
 
     def __init__(self, build, folder, cap, options):
@@ -46,22 +46,17 @@ class Touch:
         result["pool"], result["peak"] = (result["stats"][name] for name in ("pool_bytes", "peak_bytes"))
         return result
 
+    def once(self, size):
+        return lambda enter: self.parse(run_program(self.words(size), enter=enter))
+
     def under_swapfile(self, size, limit):
-        with swapfile(self.dir, size * 2), Group().limited(limit) as enter:
-            return self.parse(run_program(self.words(size), enter=enter))
+        return under_swapfile(self.dir, size * 2, limit, self.once(size))
 
     def under_zswap(self, size, limit, percent=0):
-        with zswap_on(percent), swapfile(self.dir, size * 2), Group().limited(limit) as enter:
-            with Peak(lambda: meminfo("Zswap")) as pool:
-                result = self.parse(run_program(self.words(size), enter=enter))
-        result["pool"] = pool.most
-        return result
+        return dict(under_zswap(self.dir, size * 2, limit, self.once(size), percent), out=size - limit)
 
     def under_zram(self, size, limit):
-        with zram_on(size * 2) as home, Group().limited(limit) as enter:
-            result = self.parse(run_program(self.words(size), enter=enter))
-            result["pool"] = int(read(home / "mm_stat").split()[4])
-        return result
+        return dict(under_zram(self.dir, size * 2, limit, self.once(size)), out=size - limit)
 
     # What does not count against the kernel's limit is taken off it.
 
@@ -86,12 +81,10 @@ class Touch:
         """The limit with which a rival's limit and pool make the cap together, from a run that shows how it packs."""
         if once not in self.limits:
             limit = self.cap // 2
-            pool = once(size, limit)["pool"]
-            share = pool / (size - limit)
-            self.limits[once] = int((self.cap - size * share) / (1 - share))
+            self.limits[once], _ = beside_pool(size, self.cap, limit, once(size, limit)["pool"])
         if self.limits[once] < self.cap // 10:
             raise Missing("the set does not fit into the cap, compressed")
-        return self.limits[once] // 4096 * 4096
+        return self.limits[once]
 
     @staticmethod
     def parse(ran):

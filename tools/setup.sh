@@ -8,7 +8,7 @@ build="gcc libc6-dev make meson ninja-build pkg-config liblz4-dev libzstd-dev li
 test="$build g++ libcmocka-dev bats spin clang binutils jq procps util-linux python3 mount file e2fsprogs fuse3 libfuse3-dev liburing-dev"
 test="$test sqlite3 redis-server redis-tools xz-utils zstd"
 demo="$build python3"
-bench="$build jq procps util-linux python3 valgrind"
+bench="$build g++ jq procps util-linux python3 valgrind sqlite3 redis-server redis-tools gnuplot-nox"
 
 packages=${!1:?usage: setup.sh build|test|demo|bench}
 
