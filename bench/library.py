@@ -3,9 +3,8 @@
 libspillway beside its rivals: the same program with memory of the library, under `spillway run`, and under what the
 kernel offers, with all that is compressed under the cap too. In random order within each round.
 
-Spillway's pools are of one size, four fifths of the cap or, where all fits, nine tenths. The kernel's comes in
-hundredths of the machine's memory. zram has no way to the disk: where the set does not fit, compressed, there is no row
-of it.
+Spillway chooses the size of its pools. The kernel's comes in hundredths of the machine's memory. zram has no way to the
+disk: where the set does not fit, compressed, there is no row of it.
 """
 from compare import compare
 from kernel import zswap_compressor
@@ -34,28 +33,22 @@ def library(build, folder, cap, rounds):
 
 def rivals_of_four(touch):
     """Of which some is on disk."""
-    size, cap = 4 * touch.cap, touch.cap
-    pool = cap * 9 // 10
-    return [
-        ("library, signal", lambda: touch.in_library(size, "signal", pool)),
-        ("library, thread", lambda: touch.in_library(size, "thread", pool)),
-        (f"spillway --ram {cap // MIB}M --swap zswap,size=90%",
-         lambda: touch.under_spillway(size, cap, ["zswap,size=90%", "file"])),
-        (f"zswap {zswap_compressor()} + swapfile, all under the cap", lambda: touch.all_under_zswap_full(size)),
-        ("swapfile", lambda: touch.under_swapfile(size, cap)),
-    ]
+    return rivals(touch, 4 * touch.cap, {"zswap": touch.all_under_zswap_full})
 
 
 def rivals_of_two(touch):
     """All of which fits, compressed."""
-    size, cap = 2 * touch.cap, touch.cap
-    pool = cap * 9 // 10
+    return rivals(touch, 2 * touch.cap, {"zswap": touch.all_under_zswap, "zram lz4": touch.all_under_zram})
+
+
+def rivals(touch, size, kernel):
+    """kernel: those that hold compressed pages."""
+    name = {"zswap": f"zswap {zswap_compressor()} + swapfile"}
     return [
-        ("library, signal", lambda: touch.in_library(size, "signal", pool)),
-        ("library, thread", lambda: touch.in_library(size, "thread", pool)),
-        (f"spillway --ram {cap // MIB}M --swap zswap,size=90%",
-         lambda: touch.under_spillway(size, cap, ["zswap,size=90%", "file"])),
-        (f"zswap {zswap_compressor()} + swapfile, all under the cap", lambda: touch.all_under_zswap(size)),
-        ("zram lz4, all under the cap", lambda: touch.all_under_zram(size)),
-        ("swapfile", lambda: touch.under_swapfile(size, cap)),
+        ("library, signal", lambda: touch.in_library(size, "signal")),
+        ("library, thread", lambda: touch.in_library(size, "thread")),
+        (f"spillway --ram {touch.cap // MIB}M", lambda: touch.under_spillway(size, touch.cap)),
+        *[(f"{name.get(what, what)}, all under the cap", lambda under=under: under(size))
+          for what, under in kernel.items()],
+        ("swapfile", lambda: touch.under_swapfile(size, touch.cap)),
     ]

@@ -293,8 +293,6 @@ class Programs:
         zswap, mib = f"zswap {zswap_compressor()} + swapfile", f"{cap / MIB:.0f}M"
         return [
             (f"spillway --ram {mib}", lambda: self.under_spillway(job, cap)),
-            (f"spillway --ram {mib} --swap zswap,size=90%",
-             lambda: self.under_spillway(job, cap, ["zswap,size=90%", "file"])),
             (f"{zswap}, all under the cap", lambda: self.all_under_zswap(job, need, cap)),
             (f"{zswap}, cgroup v2", lambda: self.in_group(
                 job, lambda once: under_zswap(self.dir, 2 * need, cap, once, version=2), pool_counts=True)),

@@ -39,10 +39,10 @@ class Touch:
         result["peak"] = s["resident_peak_bytes"]
         return result
 
-    def in_library(self, size, fault, zswap):
-        """The program with memory of libspillway; bytes."""
+    def in_library(self, size, fault):
+        """The program with memory of libspillway."""
         result = self.parse(run_program([f"{self.program}-library", *self.words(size)[1:], "compare",
-                                         f"ram={self.cap}", f"zswap={zswap}", f"file={self.dir}", f"fault={fault}"]))
+                                         f"ram={self.cap}", f"file={self.dir}", f"fault={fault}"]))
         result["pool"], result["peak"] = (result["stats"][name] for name in ("pool_bytes", "peak_bytes"))
         return result
 
