@@ -8,8 +8,6 @@
  * page by page, when either side writes (page.c). Pinned pages alone are copied.
  */
 #include "host/library/library.h"
-#include "host/uffd.h"
-#include "platform/sys.h"
 
 #include <errno.h>
 #include <string.h>
@@ -22,10 +20,8 @@ static int make_frame(struct spw_space *s, uint32_t o, uint8_t *state)
 
 	if (ret)
 		return ret;
-	void *p = (void *)(uintptr_t)spw__page_va(s, o);
-
-	while (!(*state & SPW__PROT) && spw__uffd_protect(s->uffd, p, SPW_PAGE, 1) == -EAGAIN)
-		spw__sys0(SYS_sched_yield);
+	if (!(*state & SPW__PROT))
+		spw__page_protect(s, o, 1, true);
 	*state |= SPW__PROT;
 	if (*state & SPW__FRAME)
 		return 0;
@@ -108,7 +104,7 @@ int spw_region_clone(struct spw_region *r, struct spw_region **out)
 
 	if (!may_part(r))
 		return -EPERM;
-	int ret = spw__region_make(r->space, r->bytes, &clone);
+	int ret = spw_region_create(r->space, r->bytes, &clone);
 
 	if (ret == 0)
 		clone->cloned = true;

@@ -242,8 +242,7 @@ static void open_many(struct spw_space *s, struct spw__seat *seat, uint32_t o, u
 		}
 		after[n] = spw__page_own(s, seat, o + n, state);
 	}
-	while (spw__uffd_protect(s->uffd, (void *)(uintptr_t)spw__page_va(s, o), (size_t)n * SPW_PAGE, 0) == -EAGAIN)
-		spw__sys0(SYS_sched_yield);
+	spw__page_protect(s, o, n, false);
 	for (unsigned i = 0; i < n; i++)
 		spw__page_unlock(s, o + i, after[i]);
 }

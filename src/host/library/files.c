@@ -102,7 +102,7 @@ static int make_tier(struct spw__lib_file *f, const struct spw_file_layout *l, u
 	/* Read and written past the page cache where the filesystem can. */
 	if (flags >= 0)
 		fcntl(f->fd, F_SETFL, flags | O_DIRECT);
-	f->shared_bytes = (spw__file_shared_size(l->max_bytes) + SPW_PAGE - 1) / SPW_PAGE * SPW_PAGE;
+	f->shared_bytes = spw__round_up(spw__file_shared_size(l->max_bytes), SPW_PAGE);
 	f->shared = spw__plat_reserve(f->shared_bytes);
 	if (!f->shared)
 		return -ENOMEM;

@@ -179,6 +179,11 @@ struct spw_space {
 	char *seat_memory;
 };
 
+static inline uint64_t spw__round_up(uint64_t n, uint64_t unit)
+{
+	return (n + unit - 1) / unit * unit;
+}
+
 /* ---- region.c ---- */
 /* The region of an address, NULL: none. Async-signal-safe. */
 struct spw_region *spw__region_at(uint64_t va);
@@ -186,6 +191,8 @@ struct spw_region *spw__region_at(uint64_t va);
 int spw__position(struct spw_region *r, uint64_t va, uint32_t *o);
 /* The same, where the leaf has one. False: it has none, so no page of it was ever touched. */
 bool spw__position_if(struct spw_region *r, uint64_t va, uint32_t *o);
+/* The first page from *va on, and before `to`, whose leaf has one; *va is moved there. False: there is none. */
+bool spw__position_next(struct spw_region *r, uint64_t *va, uint64_t to, uint32_t *o);
 /* See to it that a table of all regions exists. 0 or -ENOMEM. */
 int spw__regions_init(void);
 /* Memory that no allocator of the program knows of. NULL: none. */
@@ -200,8 +207,6 @@ int spw__region_prepare(const struct spw_space *s, uint64_t base, uint64_t span)
 void spw__region_discard(struct spw_region *r, uint64_t from, uint64_t to);
 /* The leaves from the one of `from` on have nothing any more: let go of their clusters. Signals blocked. */
 void spw__region_drop_leaves(struct spw_region *r, uint64_t from);
-/* A region of the space. 0 or -errno. */
-int spw__region_make(struct spw_space *s, uint64_t bytes, struct spw_region **out);
 /* Whether a page of [from, to), addresses of the region, is pinned. */
 bool spw__region_has_pins(struct spw_region *r, uint64_t from, uint64_t to);
 /* Count n leaves more, or less, of those that regions may have. 0 or -ENOMEM. */
@@ -220,6 +225,9 @@ static inline uint64_t spw__page_va(const struct spw_space *s, uint32_t o)
 {
 	return s->leaf[o / SPW_CLUSTER].va + (uint64_t)(o % SPW_CLUSTER) * SPW_PAGE;
 }
+/* Write-protect n pages of one leaf, or open them; of a range, the same. They are BUSY, or nobody's yet. */
+void spw__page_protect(const struct spw_space *s, uint32_t o, unsigned n, bool on);
+void spw__range_protect(const struct spw_space *s, uint64_t va, uint64_t bytes, bool on);
 /* For who has the page BUSY: the entry that it holds; idx SPW_ENTRY_NONE: none. */
 spw_entry_t spw__page_held(const struct spw_space *s, uint32_t o);
 void spw__page_hold(struct spw_space *s, uint32_t o, spw_entry_t e);
@@ -250,6 +258,9 @@ void spw__call_end(struct spw_space *s, struct spw__call *c);
 void spw__lib_lost(uint64_t va, spw_slot_t where, int error) __attribute__((noreturn));
 /* The same for what must not happen. */
 void spw__lib_die(const char *what, int error) __attribute__((noreturn));
+
+/* To a caller who knows `size` bytes of statistics, what is had of them; the rest is 0. */
+void spw__stats_give(void *out, size_t size, const void *st, size_t have);
 
 /* ---- fault.c ---- */
 /* See to it that the page at va is there, and if `write` can be written. Inside. */

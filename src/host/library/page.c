@@ -11,7 +11,9 @@
  * page cannot let go before the bytes are in a tier.
  */
 #include "host/library/library.h"
+#include "host/uffd.h"
 #include "platform/platform.h"
+#include "platform/sys.h"
 #include "tier/zswap.h"
 
 #include <errno.h>
@@ -42,6 +44,17 @@ uint8_t spw__page_lock(struct spw_space *s, uint32_t o)
 void spw__page_unlock(struct spw_space *s, uint32_t o, uint8_t state)
 {
 	__atomic_store_n(&s->state[o], state, __ATOMIC_RELEASE);
+}
+
+void spw__range_protect(const struct spw_space *s, uint64_t va, uint64_t bytes, bool on)
+{
+	while (spw__uffd_protect(s->uffd, (void *)(uintptr_t)va, bytes, on) == -EAGAIN)
+		spw__sys0(SYS_sched_yield);
+}
+
+void spw__page_protect(const struct spw_space *s, uint32_t o, unsigned n, bool on)
+{
+	spw__range_protect(s, spw__page_va(s, o), (uint64_t)n * SPW_PAGE, on);
 }
 
 spw_entry_t spw__page_held(const struct spw_space *s, uint32_t o)

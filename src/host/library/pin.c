@@ -7,22 +7,12 @@
  * pinned page is in, may be written, and stays.
  */
 #include "host/library/library.h"
-#include "host/uffd.h"
 #include "platform/platform.h"
-#include "platform/sys.h"
 
 #include <errno.h>
 
 #define PINS_MOST   UINT8_MAX
 #define PINNED_PART 2u /* a space has at most its budget / this pinned */
-
-static void open_page(struct spw_space *s, uint32_t o)
-{
-	void *p = (void *)(uintptr_t)spw__page_va(s, o);
-
-	while (spw__uffd_protect(s->uffd, p, SPW_PAGE, 0) == -EAGAIN)
-		spw__sys0(SYS_sched_yield);
-}
 
 /* 0, -EDQUOT: too many pins; else as spw__lib_bring(). */
 static int pin_page(struct spw_space *s, struct spw__seat *seat, uint32_t o)
@@ -41,7 +31,7 @@ static int pin_page(struct spw_space *s, struct spw__seat *seat, uint32_t o)
 	if (ret == 0) {
 		if (state & SPW__PROT) {
 			state = spw__page_own(s, seat, o, state);
-			open_page(s, o);
+			spw__page_protect(s, o, 1, false);
 		}
 		state |= SPW__PINNED;
 		if (!s->pins[o]++)

@@ -15,7 +15,6 @@
  * Writeback, cleaning and all that concerns the files is the former's.
  */
 #include "host/library/library.h"
-#include "host/uffd.h"
 #include "platform/platform.h"
 #include "platform/sys.h"
 #include "tier/zswap.h"
@@ -188,10 +187,7 @@ static void protect(const struct spw_space *s, const uint32_t *o, uint8_t *state
 			continue;
 		while (i + len < n && follows(o[i + len], o[i + len - 1]) && !(state[i + len] & SPW__PROT))
 			len++;
-		void *p = (void *)(uintptr_t)spw__page_va(s, o[i]);
-
-		while (spw__uffd_protect(s->uffd, p, (size_t)len * SPW_PAGE, 1) == -EAGAIN)
-			spw__sys0(SYS_sched_yield);
+		spw__page_protect(s, o[i], len, true);
 		for (unsigned j = 0; j < len; j++)
 			state[i + j] |= SPW__PROT;
 	}

@@ -67,6 +67,14 @@ bool spw__position_if(struct spw_region *r, uint64_t va, uint32_t *o)
 	return c;
 }
 
+bool spw__position_next(struct spw_region *r, uint64_t *va, uint64_t to, uint32_t *o)
+{
+	for (; *va < to; *va = (*va | (SPW__LEAF_BYTES - 1)) + 1)
+		if (spw__position_if(r, *va, o))
+			return true;
+	return false;
+}
+
 int spw__leaves_take(struct spw_space *s, uint64_t n)
 {
 	if (__atomic_add_fetch(&s->used, n, __ATOMIC_RELAXED) <= s->leaves)
@@ -132,11 +140,6 @@ int spw__position(struct spw_region *r, uint64_t va, uint32_t *o)
 
 /* ---- the mapping ---- */
 
-static uint64_t round_up(uint64_t n, uint64_t unit)
-{
-	return (n + unit - 1) / unit * unit;
-}
-
 /* Registered last: with what was mapped before, nothing faults. */
 int spw__region_prepare(const struct spw_space *s, uint64_t base, uint64_t span)
 {
@@ -158,7 +161,7 @@ static uint64_t map_leaves(uint64_t span)
 		return at;
 	munmap((void *)(uintptr_t)at, span);
 	at = (uintptr_t)spw__lib_map(span + SPW__LEAF_BYTES);
-	base = round_up(at, SPW__LEAF_BYTES);
+	base = spw__round_up(at, SPW__LEAF_BYTES);
 	if (!at)
 		return 0;
 	if (base != at)
@@ -186,7 +189,7 @@ static struct spw_region *make_record(struct spw_space *s, uint64_t bytes, uint6
 	if (!r)
 		return NULL;
 	*r = (struct spw_region){.space = s,
-				 .bytes = round_up(bytes, SPW_PAGE),
+				 .bytes = spw__round_up(bytes, SPW_PAGE),
 				 .span = span,
 				 .most = span / SPW__LEAF_BYTES,
 				 .tiers = SPW__ALL_TIERS};
@@ -203,9 +206,9 @@ static void free_record(struct spw_region *r)
 	munmap(r, sizeof(*r));
 }
 
-int spw__region_make(struct spw_space *s, uint64_t bytes, struct spw_region **out)
+int spw_region_create(struct spw_space *s, size_t bytes, struct spw_region **out)
 {
-	uint64_t span = round_up(bytes, SPW__LEAF_BYTES);
+	uint64_t span = spw__round_up(bytes, SPW__LEAF_BYTES);
 	int ret = -ENOMEM;
 
 	if (!bytes)
@@ -226,11 +229,6 @@ int spw__region_make(struct spw_space *s, uint64_t bytes, struct spw_region **ou
 	__atomic_add_fetch(&s->regions, 1, __ATOMIC_RELEASE);
 	*out = r;
 	return 0;
-}
-
-int spw_region_create(struct spw_space *s, size_t bytes, struct spw_region **out)
-{
-	return spw__region_make(s, bytes, out);
 }
 
 /* ---- discarding ---- */
@@ -364,10 +362,8 @@ bool spw__region_has_pins(struct spw_region *r, uint64_t from, uint64_t to)
 {
 	uint32_t o;
 
-	for (uint64_t va = from; va < to; va += SPW_PAGE) {
-		if (!spw__position_if(r, va, &o))
-			va |= SPW__LEAF_BYTES - SPW_PAGE;
-		else if (__atomic_load_n(&r->space->state[o], __ATOMIC_RELAXED) & SPW__PINNED)
+	for (uint64_t va = from; spw__position_next(r, &va, to, &o); va += SPW_PAGE) {
+		if (__atomic_load_n(&r->space->state[o], __ATOMIC_RELAXED) & SPW__PINNED)
 			return true;
 	}
 	return false;
@@ -378,14 +374,11 @@ static void fetch(struct spw_region *r, uint64_t from, uint64_t to)
 	struct spw_space *s = r->space;
 	uint64_t room = __atomic_load_n(&s->budget, __ATOMIC_RELAXED) / 4 * 3;
 
-	for (uint64_t va = from; va < to && room; va += SPW_PAGE) {
-		struct spw__call c;
-		uint32_t o;
+	uint32_t o;
 
-		if (!spw__position_if(r, va, &o)) {
-			va |= SPW__LEAF_BYTES - SPW_PAGE;
-			continue;
-		}
+	for (uint64_t va = from; room && spw__position_next(r, &va, to, &o); va += SPW_PAGE) {
+		struct spw__call c;
+
 		if (__atomic_load_n(&s->state[o], __ATOMIC_RELAXED) & SPW__IN)
 			continue;
 		spw__call_begin(s, &c);
@@ -406,13 +399,7 @@ static void chill(struct spw_region *r, uint64_t from, uint64_t to)
 		unsigned n = 0;
 
 		spw__call_begin(s, &c);
-		for (; va < to && n < SPW__BATCH; va += SPW_PAGE) {
-			uint32_t o;
-
-			if (!spw__position_if(r, va, &o)) {
-				va |= SPW__LEAF_BYTES - SPW_PAGE;
-				continue;
-			}
+		for (uint32_t o; n < SPW__BATCH && spw__position_next(r, &va, to, &o); va += SPW_PAGE) {
 			state[n] = spw__page_lock(s, o);
 			if (state[n] & SPW__IN && !(state[n] & SPW__PINNED))
 				c.seat->position[n++] = o;
@@ -468,12 +455,7 @@ void spw_region_stats(struct spw_region *r, struct spw_region_stats *out, size_t
 	struct spw_region_stats st = {.bytes = r->bytes};
 	uint32_t o;
 
-	for (uint64_t va = r->base; va < r->base + r->bytes; va += SPW_PAGE) {
-		if (spw__position_if(r, va, &o))
-			add_page(r->space, o, &st);
-		else
-			va |= SPW__LEAF_BYTES - SPW_PAGE;
-	}
-	memset(out, 0, size);
-	memcpy(out, &st, size < sizeof(st) ? size : sizeof(st));
+	for (uint64_t va = r->base; spw__position_next(r, &va, r->base + r->bytes, &o); va += SPW_PAGE)
+		add_page(r->space, o, &st);
+	spw__stats_give(out, size, &st, sizeof(st));
 }

@@ -10,7 +10,6 @@
  * region meanwhile but who takes its pages out, so all of them are held.
  */
 #include "host/library/library.h"
-#include "host/uffd.h"
 #include "platform/sys.h"
 
 #include <errno.h>
@@ -103,8 +102,7 @@ static void settle(struct spw_region *r, uint64_t base)
 {
 	struct spw_space *s = r->space;
 
-	while (spw__uffd_protect(s->uffd, (void *)(uintptr_t)base, r->span, 1) == -EAGAIN)
-		spw__sys0(SYS_sched_yield);
+	spw__range_protect(s, base, r->span, true);
 	for (uint64_t i = 0; i < leaves(r->span); i++) {
 		uint32_t c = r->cluster[i] - 1;
 
@@ -220,7 +218,7 @@ static int grow(struct spw_region *r, uint64_t span)
 
 int spw_region_resize(struct spw_region *r, size_t bytes)
 {
-	uint64_t whole = ((uint64_t)bytes + SPW_PAGE - 1) / SPW_PAGE * SPW_PAGE;
+	uint64_t whole = spw__round_up(bytes, SPW_PAGE);
 	uint64_t span = (whole + SPW__LEAF_BYTES - 1) / SPW__LEAF_BYTES * SPW__LEAF_BYTES;
 	int ret = 0;
 

@@ -132,7 +132,7 @@ void spw__call_end(struct spw_space *s, struct spw__call *c)
 
 static int make_seats(struct spw_space *s)
 {
-	size_t work = (spw_work_size(s->layer) + SPW_PAGE - 1) / SPW_PAGE * SPW_PAGE;
+	size_t work = spw__round_up(spw_work_size(s->layer), SPW_PAGE);
 	size_t one = work + SPW__WINDOW * SPW_PAGE + SIGNAL_STACK;
 	int ret = 0;
 
@@ -155,7 +155,7 @@ static int make_seats(struct spw_space *s)
 static int make_tables(struct spw_space *s)
 {
 	s->tables_bytes = s->clusters * (sizeof(*s->leaf) + SPW_CLUSTER * (3 * sizeof(uint32_t) + 3));
-	s->tables_bytes = (s->tables_bytes + SPW_PAGE - 1) / SPW_PAGE * SPW_PAGE;
+	s->tables_bytes = spw__round_up(s->tables_bytes, SPW_PAGE);
 	s->tables = spw__plat_reserve(s->tables_bytes);
 	if (!s->tables)
 		return -ENOMEM;
@@ -394,8 +394,13 @@ void spw_space_stats(struct spw_space *s, struct spw_space_stats *out, size_t si
 	st.pinned_bytes = __atomic_load_n(&s->pinned, __ATOMIC_RELAXED) * SPW_PAGE;
 	st.same_pages = layer.same;
 	st.written_pages = layer.writebacks;
+	spw__stats_give(out, size, &st, sizeof(st));
+}
+
+void spw__stats_give(void *out, size_t size, const void *st, size_t have)
+{
 	memset(out, 0, size);
-	memcpy(out, &st, size < sizeof(st) ? size : sizeof(st));
+	memcpy(out, st, size < have ? size : have);
 }
 
 const char *spw_version(void)
