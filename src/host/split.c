@@ -9,9 +9,9 @@
  *
  * What one more page would be worth on either side can be seen in what comes back. Resident, it would have spared those
  * faults whose page had gone out within the last few evictions: their cost, by the number of evictions looked at. (A
- * refault distance, as in mm/workingset.c of Linux.) In the pool, it saves the way to the file for its part of the
- * reads that the pool serves; the part of its last page is less, and is not known. Where one side is clearly worth
- * more, the split moves.
+ * refault distance, as in mm/workingset.c of Linux.) In the pool it saves the way to the file, for those reads that the
+ * older half of the pool serves: the younger half would be there in a smaller pool, too. Where one side is clearly
+ * worth more, the split moves.
  *
  * When each page went out is remembered of one page in SAMPLE only, in a table of fixed size that forgets.
  */
@@ -58,27 +58,37 @@ void spw__split_out(struct spw__split *s, spw_entry_t e)
 	add(&s->out, 1);
 	if (!sampled(h))
 		return;
+	add(&s->seen, 1);
 	__atomic_store_n(&s->went[at].entry, e.idx, __ATOMIC_RELAXED);
 	__atomic_store_n(&s->went[at].when, when, __ATOMIC_RELAXED);
 }
 
-/* Torn by a page that goes out meanwhile it is wrong for once. */
-static bool is_near(const struct spw__split *s, spw_entry_t e)
+/* Evictions since it went out; too many where that has been forgotten, or is torn by a page that goes out meanwhile. */
+static uint64_t distance(const struct spw__split *s, spw_entry_t e)
 {
 	uint32_t at = hash(e) >> 20, now = (uint32_t)get(&s->out);
 
-	return __atomic_load_n(&s->went[at].entry, __ATOMIC_RELAXED) == e.idx &&
-	       now - __atomic_load_n(&s->went[at].when, __ATOMIC_RELAXED) <= get(&s->reach);
+	if (__atomic_load_n(&s->went[at].entry, __ATOMIC_RELAXED) != e.idx)
+		return UINT64_MAX;
+	return now - __atomic_load_n(&s->went[at].when, __ATOMIC_RELAXED);
 }
 
 void spw__split_in(struct spw__split *s, spw_entry_t e, bool from_file, uint64_t ns)
 {
 	add(&s->hits[from_file], 1);
 	add(&s->hits_ns[from_file], ns);
-	if (sampled(hash(e)) && is_near(s, e)) {
+	if (!sampled(hash(e)))
+		return;
+	uint64_t d = distance(s, e);
+
+	if (d < 1u << SPW__SPLIT_OCTAVES)
+		add(&s->back[d ? 63 - __builtin_clzll(d) : 0], 1);
+	if (d <= get(&s->reach)) {
 		add(&s->near, 1);
 		add(&s->near_ns, ns);
 	}
+	if (!from_file && d > get(&s->half))
+		add(&s->far, 1);
 }
 
 /* What a read from the file costs more than one from the pool. */
@@ -95,25 +105,55 @@ static uint64_t bounded(uint64_t n, uint64_t least, uint64_t most)
 	return n < least ? least : n > most ? most : n;
 }
 
-void spw__split_turn(struct spw__split *s, uint64_t resident, uint64_t used, uint64_t least, uint64_t limit)
+/*
+ * How many evictions ago those pages went out that divide the pool, of `pages`, into halves. Of what went out since,
+ * part has come back and is not there any more: the more, the longer ago.
+ */
+static uint64_t half_of(const struct spw__split *s, uint64_t pages)
 {
-	uint64_t reach = get(&s->reach), most = get(&s->most);
+	uint64_t seen = get(&s->seen), left = pages / 2, stay = seen, evictions = 1;
+
+	for (unsigned i = 0; i < SPW__SPLIT_OCTAVES && stay; i++, evictions *= 2) {
+		uint64_t back = get(&s->back[i]);
+
+		stay = stay > back ? stay - back : 0;
+		if (stay && left * seen / stay < evictions)
+			break;
+		left -= evictions * stay / seen;
+	}
+	return stay ? evictions + left * seen / stay : UINT64_MAX;
+}
+
+static void fade(uint64_t *n)
+{
+	set(n, get(n) / 2);
+}
+
+void spw__split_turn(struct spw__split *s, uint64_t resident, const struct spw_tier_stats *pool, uint64_t least,
+		     uint64_t limit)
+{
+	uint64_t reach = get(&s->reach), most = get(&s->most), used = pool->used_bytes;
 
 	if (get(&s->out) - s->turned < reach)
 		return;
 	/* A thousandth of a ns, for each page of memory. */
 	uint64_t pages = get(&s->near_ns) * SAMPLE * 1000 / (reach ? reach : 1);
-	uint64_t pool = get(&s->hits[0]) * dearer(s) * 1000 / (used / SPW_PAGE + 1);
+	uint64_t packed = get(&s->far) * SAMPLE * dearer(s) * 1000 / (used / SPW_PAGE / 2 + 1);
 
 	most = most ? most : limit;
-	if (pages * 2 > pool * CLEARLY && get(&s->near) >= EVIDENCE)
+	if (pages * 2 > packed * CLEARLY && get(&s->near) >= EVIDENCE)
 		most = (used < most ? used : most) / STEP * (STEP - 1);
-	else if (pool * 2 > pages * CLEARLY && used >= most / STEP * (STEP - 1))
+	else if (packed * 2 > pages * CLEARLY && used >= most / STEP * (STEP - 1))
 		most += most / STEP;
 	set(&s->most, bounded(most, least, limit > least ? limit : least));
 	set(&s->reach, bounded(resident / REACH_PART, REACH_LEAST, REACH_MOST));
+	set(&s->half, half_of(s, pool->pages));
+	fade(&s->seen);
+	for (unsigned i = 0; i < SPW__SPLIT_OCTAVES; i++)
+		fade(&s->back[i]);
 	set(&s->near, 0);
 	set(&s->near_ns, 0);
+	set(&s->far, 0);
 	for (unsigned i = 0; i < 2; i++) {
 		set(&s->hits[i], 0);
 		set(&s->hits_ns[i], 0);

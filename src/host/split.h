@@ -6,11 +6,12 @@
  *
  * Of one pool that has a file below it. out() and in() may be called by any thread; turn() by one at a time.
  */
-#include "space/entry.h"
+#include "tier/tier.h"
 
 #include <stdbool.h>
 
 #define SPW__SPLIT_TRACKED 4096u
+#define SPW__SPLIT_OCTAVES 17u
 
 /* All but `went` atomics, without order. Zeroed to begin with. */
 struct spw__split {
@@ -18,10 +19,14 @@ struct spw__split {
 	uint64_t out;        /* pages that went out, ever: the clock */
 	uint64_t turned;     /* the clock at the last turn */
 	uint64_t reach;      /* pages: who comes back within so many evictions is near */
+	uint64_t half;       /* evictions: who comes back from the pool after more was in its older half */
 	uint64_t near;       /* of the sample, pages that came back near; since the last turn, as all below */
 	uint64_t near_ns;    /* what they cost */
+	uint64_t far;        /* of the sample, pages from the older half of the pool */
 	uint64_t hits[2];    /* pages that were read from [0] the pool, [1] a file */
 	uint64_t hits_ns[2]; /* what they cost */
+	uint64_t seen;       /* of the sample, pages that went out; fades, as the next */
+	uint64_t back[SPW__SPLIT_OCTAVES]; /* and those that came back, by log2 of the evictions in between */
 	struct {
 		uint32_t entry, when;
 	} went[SPW__SPLIT_TRACKED]; /* of the sample: what went out, and the clock then */
@@ -29,11 +34,12 @@ struct spw__split {
 
 /* The page of e has been stored. */
 void spw__split_out(struct spw__split *s, spw_entry_t e);
-/* It has come back, in ns; kind: where from. */
+/* It has come back, in ns, from the file or the pool. */
 void spw__split_in(struct spw__split *s, spw_entry_t e, bool from_file, uint64_t ns);
 /*
- * Move the split if it is time. resident: pages; used: bytes of the pool; least, limit: what it may be. The result is
- * s->most.
+ * Move the split if it is time. resident: pages; pool: its bytes and pages; least, limit: bytes that it may be. The
+ * result is s->most.
  */
-void spw__split_turn(struct spw__split *s, uint64_t resident, uint64_t used, uint64_t least, uint64_t limit);
+void spw__split_turn(struct spw__split *s, uint64_t resident, const struct spw_tier_stats *pool, uint64_t least,
+		     uint64_t limit);
 #endif

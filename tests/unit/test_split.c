@@ -23,6 +23,14 @@ static int begin(void **state)
 	return 0;
 }
 
+/* The pool has `used` bytes, and may have `limit`. */
+static void turn(uint64_t used, uint64_t limit)
+{
+	const struct spw_tier_stats pool = {.used_bytes = used, .pages = used / SPW_PAGE * 3};
+
+	spw__split_turn(&s, RESIDENT, &pool, LEAST, limit);
+}
+
 /* `turns` times as many pages go out as a turn takes; each has come back, and `distance` went out in between. */
 static void cycle(unsigned turns, uint32_t distance, bool from_file)
 {
@@ -32,7 +40,7 @@ static void cycle(unsigned turns, uint32_t distance, bool from_file)
 		spw__split_out(&s, (spw_entry_t){i});
 		if (i >= distance)
 			spw__split_in(&s, (spw_entry_t){i - distance}, from_file, ns);
-		spw__split_turn(&s, RESIDENT, s.most ? s.most : LIMIT, LEAST, LIMIT);
+		turn(s.most ? s.most : LIMIT, LIMIT);
 	}
 }
 
@@ -66,7 +74,7 @@ static void what_comes_back_late_from_the_file_changes_nothing(void **state)
 	for (uint32_t i = 0; i < 10 * RESIDENT; i++) {
 		spw__split_out(&s, (spw_entry_t){i + (1u << 24)});
 		spw__split_in(&s, (spw_entry_t){i + (1u << 28)}, true, FILE_NS);
-		spw__split_turn(&s, RESIDENT, s.most, LEAST, LIMIT);
+		turn(s.most, LIMIT);
 	}
 	assert_int_equal(s.most, LIMIT / 2);
 }
@@ -80,7 +88,28 @@ static void a_few_that_come_back_at_once_change_nothing(void **state)
 		spw__split_out(&s, (spw_entry_t){i});
 		if (i % 64 == 0)
 			spw__split_in(&s, (spw_entry_t){i}, true, FILE_NS);
-		spw__split_turn(&s, RESIDENT, s.most, LEAST, LIMIT);
+		turn(s.most, LIMIT);
+	}
+	assert_int_equal(s.most, LIMIT / 2);
+}
+
+/*
+ * Seven of eight pages come back soon, if not so soon that they are near, and make room in the pool. So the eighth is of
+ * its younger half though more pages went out since than that holds.
+ */
+static void what_has_come_back_does_not_make_others_old(void **state)
+{
+	(void)state;
+	s.most = LIMIT / 2;
+	for (uint32_t i = 0; i < 20 * RESIDENT; i++) {
+		uint32_t soon = i - RESIDENT / 3, late = i - 2 * RESIDENT;
+
+		spw__split_out(&s, (spw_entry_t){i});
+		if (i >= RESIDENT / 3 && soon % 8)
+			spw__split_in(&s, (spw_entry_t){soon}, false, POOL_NS);
+		if (i >= 2 * RESIDENT && late % 8 == 0)
+			spw__split_in(&s, (spw_entry_t){late}, false, POOL_NS);
+		turn(LIMIT / 2, LIMIT);
 	}
 	assert_int_equal(s.most, LIMIT / 2);
 }
@@ -93,7 +122,7 @@ static void a_pool_that_is_not_full_does_not_grow(void **state)
 	for (uint32_t i = 0; i < 20 * RESIDENT; i++) {
 		spw__split_out(&s, (spw_entry_t){i});
 		spw__split_in(&s, (spw_entry_t){i + (1u << 28)}, false, POOL_NS);
-		spw__split_turn(&s, RESIDENT, LIMIT / 4, LEAST, LIMIT);
+		turn(LIMIT / 4, LIMIT);
 	}
 	assert_int_equal(s.most, LIMIT / 2);
 }
@@ -104,12 +133,12 @@ static void the_bounds_may_move(void **state)
 	cycle(2, 3 * RESIDENT, false);
 	for (uint32_t i = 0; i < 2 * RESIDENT; i++) {
 		spw__split_out(&s, (spw_entry_t){i});
-		spw__split_turn(&s, RESIDENT, LIMIT, LEAST, LIMIT / 4);
+		turn(LIMIT, LIMIT / 4);
 	}
 	assert_int_equal(s.most, LIMIT / 4);
 	for (uint32_t i = 0; i < 2 * RESIDENT; i++) {
 		spw__split_out(&s, (spw_entry_t){i});
-		spw__split_turn(&s, RESIDENT, 0, LEAST, LEAST / 2);
+		turn(0, LEAST / 2);
 	}
 	assert_int_equal(s.most, LEAST);
 }
@@ -122,6 +151,7 @@ int main(void)
 		cmocka_unit_test_setup(and_gives_it_back_what_it_had, begin),
 		cmocka_unit_test_setup(what_comes_back_late_from_the_file_changes_nothing, begin),
 		cmocka_unit_test_setup(a_few_that_come_back_at_once_change_nothing, begin),
+		cmocka_unit_test_setup(what_has_come_back_does_not_make_others_old, begin),
 		cmocka_unit_test_setup(a_pool_that_is_not_full_does_not_grow, begin),
 		cmocka_unit_test_setup(the_bounds_may_move, begin),
 	};

@@ -420,7 +420,7 @@ static bool writeback(struct spw_space *s, struct rounds *r)
 		return false;
 	reap(s, 0);
 	s->zswap->ops->stats(s->zswap, &pool);
-	spw__split_turn(&s->split, __atomic_load_n(&s->resident, __ATOMIC_RELAXED), pool.used_bytes, POOL_LEAST, limit);
+	spw__split_turn(&s->split, __atomic_load_n(&s->resident, __ATOMIC_RELAXED), &pool, POOL_LEAST, limit);
 	most = __atomic_load_n(&s->split.most, __ATOMIC_RELAXED);
 	limit = most && most < limit ? most : limit;
 	if (pool.used_bytes * 100 > limit * POOL_HIGH)

@@ -113,13 +113,13 @@ static uint64_t pool_limit(const struct spw__agent *a)
 }
 
 /* More of the pool or more of the program? Only where what leaves the pool has a place. */
-static void move_split(struct spw__agent *a, uint64_t used)
+static void move_split(struct spw__agent *a, const struct spw_tier_stats *pool)
 {
-	uint64_t resident = (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED), share = pool_share(a);
+	uint64_t all = (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED), share = pool_share(a);
 
 	if (share)
-		spw__split_turn(&a->split, resident > used ? (resident - used) / SPW_PAGE : 0, used, STAGING_BYTES,
-				share);
+		spw__split_turn(&a->split, all > pool->used_bytes ? (all - pool->used_bytes) / SPW_PAGE : 0, pool,
+				STAGING_BYTES, share);
 }
 
 /*
@@ -179,7 +179,7 @@ static bool writeback(struct spw__agent *a, bool may_clean)
 	spw__zswap_set_size(a->zswap, limit > share + a->rescue ? limit : share + a->rescue);
 	spw_writeback_poll(a->space, 0);
 	a->zswap->ops->stats(a->zswap, &ts);
-	move_split(a, ts.used_bytes);
+	move_split(a, &ts);
 	if (ts.used_bytes * 100 > limit * POOL_HIGH || !zswap_bytes(a))
 		a->draining = true;
 	else if (ts.used_bytes * 100 < limit * POOL_LOW)
