@@ -9,7 +9,7 @@ peak is the resident memory of the whole tree (tests/programs/sampler.c), once, 
 A v1 group charges neither a pool nor zram's memory, so what these take is taken off the group's limit, found by runs
 that show how the program's pages pack. The pool is as large as all that is out: zswap's own limit comes in hundredths
 of the machine's memory, mostly more than the cap. Where it does not fit there is no row of zswap, and zram gets half
-of the cap, as Spillway's pool has by default, and a swapfile behind it.
+of the cap and a swapfile behind it.
 
 File cache counts in a group and not in Spillway's cap. So inputs are in tmpfs, written from outside of the group, and
 output goes through pipes to the outside or is an object file of some KiB; redis-server saves to a pipe too (`redis-cli

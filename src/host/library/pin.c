@@ -2,9 +2,9 @@
 /*
  * Pins: pages that the kernel may use.
  *
- * The kernel does not fault on behalf of a program whose faults come to itself: a system call that meets a page which is
- * out, or writes to one that is write-protected, fails with EFAULT. Nor may a page go while a device writes to it. So a
- * pinned page is in, may be written, and stays.
+ * The kernel does not fault on behalf of a program whose faults come to itself: a system call that meets a page which
+ * is out, or writes to one that is write-protected, fails with EFAULT. Nor may a page go while a device writes to it.
+ * So a pinned page is in, may be written, and stays.
  */
 #include "host/library/library.h"
 #include "platform/platform.h"

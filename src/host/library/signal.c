@@ -3,8 +3,8 @@
  * Faults on the thread that faults.
  *
  * The kernel turns the fault on a missing or write-protected page of a region into SIGBUS, whose handler puts the page
- * there and returns: no other thread is woken, and no privilege is asked for. What the handler may rely on is little. It
- * interrupts any code, so it takes no lock that anybody holds with signals open, and calls no malloc. The stack it
+ * there and returns: no other thread is woken, and no privilege is asked for. What the handler may rely on is little.
+ * It interrupts any code, so it takes no lock that anybody holds with signals open, and calls no malloc. The stack it
  * finds may be a few hundred bytes (sigaltstack), so it leaves that for one of the space's. All signals are blocked
  * while it runs: another handler on top of it might touch the page that it has locked.
  *
