@@ -44,3 +44,32 @@ load lib
 	run --separate-stderr -0 spillway run --ram 64M --best-effort --quiet -- "$T/static"
 	[ -z "$stderr" ]
 }
+
+# Each process takes what the others leave of the pool, and those that come late nothing.
+@test "the pools of a tree keep their limit together, without a file too" {
+	mkfifo "$T/ready" "$T/stop"
+	exec 7<>"$T/ready" 8<>"$T/stop"
+	cat >"$T/hold.py" <<-'END'
+		import os, random, sys
+		r, w = os.pipe()
+		for i in range(3):
+		    if not os.fork():
+		        held = [random.Random(i).randbytes(1300) + bytes(2788) for _ in range(4000)]
+		        os.write(w, b"x")
+		        os.read(os.open(sys.argv[1] + "/stop", os.O_RDONLY), 1)
+		        os._exit(len(held) != 4000)
+		    os.read(r, 1)
+		open(sys.argv[1] + "/ready", "w").write("x")
+		sys.exit(sum(os.wait()[1] for _ in range(3)))
+	END
+	"$SPILLWAY" run --quiet --ram 24M --swap zswap,size=4M -- python3 "$T/hold.py" "$T" 7>&- 8>&- &
+	local run=$! used
+	read -r -n 1 <&7
+	used=$("$SPILLWAY" list --json "$run" | jq '.tiers[0].used_bytes')
+	echo -n xxx >&8
+	wait "$run"
+	exec 7>&- 8>&-
+	echo "used: $used"
+	# What several of them put there at the same moment is over it.
+	[ "$used" -ge $((2 << 20)) ] && [ "$used" -lt $((8 << 20)) ]
+}

@@ -84,13 +84,14 @@ static uint64_t pool_part(const struct spw__agent *a, uint64_t limit, uint64_t r
 	return part > STAGING_BYTES ? part : STAGING_BYTES;
 }
 
-/* This process's share of it; 0: it has no zswap tier. */
+/* This process's share of it. */
 static uint64_t pool_share(const struct spw__agent *a)
 {
 	uint64_t limit = zswap_bytes(a), left;
 
+	/* Without a zswap tier the pool is only the way to the file, and leads there at once. */
 	if (!limit)
-		return 0;
+		return STAGING_BYTES;
 	left = pool_left(a, limit, 0);
 	for (const struct spw_ctl_group *g = spw__group(a->ctl, a->rec->group); g; g = spw__group(a->ctl, g->parent)) {
 		if (!g->ram_limit_bytes)
@@ -102,22 +103,20 @@ static uint64_t pool_share(const struct spw__agent *a)
 	return left;
 }
 
-static uint64_t pool_limit(const struct spw__agent *a)
+/* What of its share the pool is to take. */
+static uint64_t pool_limit(const struct spw__agent *a, uint64_t share)
 {
-	uint64_t share = pool_share(a), most = __atomic_load_n(&a->split.most, __ATOMIC_RELAXED);
+	uint64_t most = __atomic_load_n(&a->split.most, __ATOMIC_RELAXED);
 
-	/* Without a zswap tier the pool is only the way to the file, and leads there at once. */
-	if (!share)
-		return STAGING_BYTES + a->rescue;
 	return (most && most < share ? most : share) + a->rescue;
 }
 
 /* More of the pool or more of the program? Only where what leaves the pool has a place. */
-static void move_split(struct spw__agent *a, const struct spw_tier_stats *pool)
+static void move_split(struct spw__agent *a, uint64_t share, const struct spw_tier_stats *pool)
 {
-	uint64_t all = (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED), share = pool_share(a);
+	uint64_t all = (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED);
 
-	if (share)
+	if (zswap_bytes(a))
 		spw__split_turn(&a->split, all > pool->used_bytes ? (all - pool->used_bytes) / SPW_PAGE : 0, pool,
 				STAGING_BYTES, share);
 }
@@ -169,17 +168,15 @@ static bool send(struct spw__agent *a, bool raw_only, bool may_clean)
 static bool writeback(struct spw__agent *a, bool may_clean)
 {
 	struct spw_tier_stats ts;
-	uint64_t limit = pool_limit(a), share = pool_share(a);
+	uint64_t share = pool_share(a), limit = pool_limit(a, share);
 
-	if (!a->tiers.files) {
-		spw__zswap_set_size(a->zswap, limit);
+	/* With a file, a pool that is to be smaller takes pages in while it sends others on. */
+	spw__zswap_set_size(a->zswap, a->tiers.files ? share + a->rescue : limit);
+	if (!a->tiers.files)
 		return false;
-	}
-	/* A pool that is to be smaller takes pages in while it sends others on. */
-	spw__zswap_set_size(a->zswap, limit > share + a->rescue ? limit : share + a->rescue);
 	spw_writeback_poll(a->space, 0);
 	a->zswap->ops->stats(a->zswap, &ts);
-	move_split(a, &ts);
+	move_split(a, share, &ts);
 	if (ts.used_bytes * 100 > limit * POOL_HIGH || !zswap_bytes(a))
 		a->draining = true;
 	else if (ts.used_bytes * 100 < limit * POOL_LOW)
@@ -245,7 +242,8 @@ static void end_rescue_room(struct spw__agent *a)
 	if (!a->rescue || a->tiers.rescuing)
 		return;
 	a->zswap->ops->stats(a->zswap, &ts);
-	uint64_t least = pool_limit(a) - a->rescue, over = ts.used_bytes > least ? ts.used_bytes - least : 0;
+	uint64_t least = pool_limit(a, pool_share(a)) - a->rescue,
+		 over = ts.used_bytes > least ? ts.used_bytes - least : 0;
 
 	a->rescue = over < a->rescue ? over : a->rescue;
 }
@@ -311,7 +309,6 @@ static int store(struct spw__agent *a)
 static bool reclaim_step(struct spw__agent *a, bool *starved)
 {
 	bool moving = writeback(a, true);
-
 	int64_t over = over_mark(a);
 
 	*starved = false;

@@ -265,6 +265,9 @@ static void detach(struct spw__agent *a, unsigned i)
 		spw__sys2(SYS_munmap, o.shared, o.shared_bytes);
 		spw__sys1(SYS_close, o.fd);
 		a->tiers.files--;
+		/* What the pool was to leave for the program, with a file to go to, is nothing to go by without one. */
+		if (!a->tiers.files)
+			__atomic_store_n(&a->split.most, 0, __ATOMIC_RELAXED);
 	}
 	a->tiers.draining--;
 	__atomic_store_n(&a->rec->part[i].generation, 0, __ATOMIC_RELEASE);
