@@ -66,16 +66,22 @@ static void and_gives_it_back_what_it_had(void **state)
 	assert_int_equal(s.most, LIMIT);
 }
 
+/* Pages go out, and as many others come back that have been away for longer than is remembered. */
+static void strangers(bool from_file, uint64_t used)
+{
+	s.most = LIMIT / 2;
+	for (uint32_t i = 0; i < 20 * RESIDENT; i++) {
+		spw__split_out(&s, (spw_entry_t){i});
+		spw__split_in(&s, (spw_entry_t){i + (1u << 28)}, from_file, from_file ? FILE_NS : POOL_NS);
+		turn(used, LIMIT);
+	}
+}
+
 /* Reads from the file by pages that were away for long say nothing for either. */
 static void what_comes_back_late_from_the_file_changes_nothing(void **state)
 {
 	(void)state;
-	s.most = LIMIT / 2;
-	for (uint32_t i = 0; i < 10 * RESIDENT; i++) {
-		spw__split_out(&s, (spw_entry_t){i + (1u << 24)});
-		spw__split_in(&s, (spw_entry_t){i + (1u << 28)}, true, FILE_NS);
-		turn(s.most, LIMIT);
-	}
+	strangers(true, LIMIT / 2);
 	assert_int_equal(s.most, LIMIT / 2);
 }
 
@@ -118,12 +124,7 @@ static void what_has_come_back_does_not_make_others_old(void **state)
 static void a_pool_that_is_not_full_does_not_grow(void **state)
 {
 	(void)state;
-	s.most = LIMIT / 2;
-	for (uint32_t i = 0; i < 20 * RESIDENT; i++) {
-		spw__split_out(&s, (spw_entry_t){i});
-		spw__split_in(&s, (spw_entry_t){i + (1u << 28)}, false, POOL_NS);
-		turn(LIMIT / 4, LIMIT);
-	}
+	strangers(false, LIMIT / 4);
 	assert_int_equal(s.most, LIMIT / 2);
 }
 

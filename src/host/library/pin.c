@@ -62,9 +62,8 @@ static void unpin(struct spw_region *r, uint64_t from, uint64_t to)
 {
 	uint32_t o;
 
-	for (uint64_t va = from; va < to; va += SPW_PAGE)
-		if (spw__position_if(r, va, &o))
-			unpin_page(r->space, o);
+	for (uint64_t va = from; spw__position_next(r, &va, to, &o); va += SPW_PAGE)
+		unpin_page(r->space, o);
 }
 
 /* Pages of the range that are not pinned yet. */

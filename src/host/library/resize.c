@@ -219,7 +219,7 @@ static int grow(struct spw_region *r, uint64_t span)
 int spw_region_resize(struct spw_region *r, size_t bytes)
 {
 	uint64_t whole = spw__round_up(bytes, SPW_PAGE);
-	uint64_t span = (whole + SPW__LEAF_BYTES - 1) / SPW__LEAF_BYTES * SPW__LEAF_BYTES;
+	uint64_t span = spw__round_up(whole, SPW__LEAF_BYTES);
 	int ret = 0;
 
 	if (!bytes || span < bytes)
