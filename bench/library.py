@@ -33,22 +33,24 @@ def library(build, folder, cap, rounds):
 
 def rivals_of_four(touch):
     """Of which some is on disk."""
-    return rivals(touch, 4 * touch.cap, {"zswap": touch.all_under_zswap_full})
+    return rivals(touch, 4 * touch.cap, [(zswap(), touch.all_under_zswap_full)])
 
 
 def rivals_of_two(touch):
     """All of which fits, compressed."""
-    return rivals(touch, 2 * touch.cap, {"zswap": touch.all_under_zswap, "zram lz4": touch.all_under_zram})
+    return rivals(touch, 2 * touch.cap, [(zswap(), touch.all_under_zswap), ("zram lz4", touch.all_under_zram)])
+
+
+def zswap():
+    return f"zswap {zswap_compressor()} + swapfile"
 
 
 def rivals(touch, size, kernel):
-    """kernel: those that hold compressed pages."""
-    name = {"zswap": f"zswap {zswap_compressor()} + swapfile"}
+    """kernel: (name, what runs it) of those that hold compressed pages."""
     return [
         ("library, signal", lambda: touch.in_library(size, "signal")),
         ("library, thread", lambda: touch.in_library(size, "thread")),
         (f"spillway --ram {touch.cap // MIB}M", lambda: touch.under_spillway(size, touch.cap)),
-        *[(f"{name.get(what, what)}, all under the cap", lambda under=under: under(size))
-          for what, under in kernel.items()],
+        *[(f"{name}, all under the cap", lambda under=under: under(size)) for name, under in kernel],
         ("swapfile", lambda: touch.under_swapfile(size, touch.cap)),
     ]

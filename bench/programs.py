@@ -301,10 +301,9 @@ class Programs:
             ("no limit", lambda: self.run(job)),
         ]
 
-    def under_spillway(self, job, cap, swap=()):
+    def under_spillway(self, job, cap):
         with tempfile.NamedTemporaryFile(dir=self.dir, prefix="spillway-bench-stats-") as stats:
-            result = self.run(job, [self.spillway, "run", "--ram", str(cap), *[f"--swap={s}" for s in swap], "--stats",
-                                    stats.name, "--"])
+            result = self.run(job, [self.spillway, "run", "--ram", str(cap), "--stats", stats.name, "--"])
             s = json.loads(read(stats.name))
         if s["processes_uncapped"]:
             raise Missing(f"{s['processes_uncapped']} processes ran without the cap")

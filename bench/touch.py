@@ -28,11 +28,11 @@ class Touch:
     def plain(self, size):
         return self.parse(run_program(self.words(size)))
 
-    def under_spillway(self, size, cap, swap=()):
+    def under_spillway(self, size, cap):
         stats = tempfile.NamedTemporaryFile(dir=self.dir, prefix="spillway-bench-stats-")
         with stats:
-            out = run_program([self.spillway, "run", "--ram", str(cap), *[f"--swap={s}" for s in swap], "--stats",
-                               stats.name, "--", *self.words(size), "compare"], env=dict(os.environ, TMPDIR=self.dir))
+            out = run_program([self.spillway, "run", "--ram", str(cap), "--stats", stats.name, "--", *self.words(size),
+                               "compare"], env=dict(os.environ, TMPDIR=self.dir))
             s = json.loads(read(stats.name))
         result = self.parse(out)
         result["stats"] = s
