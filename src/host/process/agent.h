@@ -22,6 +22,7 @@
 #include "host/control.h"
 #include "host/process/evict.h"
 #include "host/process/fork.h"
+#include "host/process/ahead.h"
 #include "host/process/frames.h"
 #include "host/process/pagetable.h"
 #include "host/process/place.h"
@@ -33,15 +34,8 @@
 
 #include <stdbool.h>
 
-#define SPW_STREAMS     8u  /* sequential streams told apart by readahead */
-#define SPW_WINDOW_MAX  32u /* pages fetched for one fault at most */
 #define SPW_QUARANTINES 64u
 #define SPW_OWED        256u
-
-struct spw__stream {
-	uint64_t next;   /* address that would continue it */
-	uint32_t window; /* pages fetched last time */
-};
 
 /* A range whose madvise(2) has been let go but may not have run yet; see event.c. */
 struct spw__quarantine {
@@ -63,7 +57,7 @@ struct spw__agent {
 	struct spw__space *space;
 	struct spw_tier *zswap;
 	struct spw_work *reclaim_work, *fault_work;
-	char *window; /* SPW_WINDOW_MAX pages: what the handler restores into, with fault_work, under `lock` */
+	char *window; /* SPW__WINDOW_MAX pages: what the handler restores into, with fault_work, under `lock` */
 	int uffd, spent_fd, pagemap_fd, statm_fd, supervisor_fd;
 	uint64_t features;
 	bool move;            /* evict by UFFDIO_MOVE */
@@ -96,8 +90,7 @@ struct spw__agent {
 	struct spw__pt pt;
 	struct spw__regions regions;
 	struct spw__frames frames;
-	struct spw__stream stream[SPW_STREAMS];
-	uint32_t stream_hand;
+	struct spw__ahead ahead;
 	struct spw__quarantine quarantine[SPW_QUARANTINES];
 	uint32_t quarantines;
 	struct spw__region owed[SPW_OWED]; /* by unmap events that are late; see event.c */

@@ -29,7 +29,7 @@
 
 int spw__fault_init(struct spw__agent *a)
 {
-	a->window = spw__plat_reserve((size_t)SPW_WINDOW_MAX * SPW_PAGE);
+	a->window = spw__plat_reserve((size_t)SPW__WINDOW_MAX * SPW_PAGE);
 	return a->window ? 0 : -ENOMEM;
 }
 
@@ -57,29 +57,6 @@ static void count_fault(struct spw__agent *a, uint64_t began, unsigned pages)
 	       !__atomic_compare_exchange_n(&t->fault_max_ns, &max, ns, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		;
 	__atomic_add_fetch(&a->faults_window, pages, __ATOMIC_RELAXED);
-}
-
-/* How many pages to fetch at va: grows while the faults continue a stream. */
-static unsigned stream_window(struct spw__agent *a, uint64_t va)
-{
-	for (unsigned i = 0; i < SPW_STREAMS; i++) {
-		struct spw__stream *s = &a->stream[i];
-
-		if (s->next == va && s->window) {
-			s->window = s->window * 2 < SPW_WINDOW_MAX ? s->window * 2 : SPW_WINDOW_MAX;
-			return s->window;
-		}
-	}
-	a->stream[a->stream_hand++ % SPW_STREAMS] = (struct spw__stream){.next = va, .window = 1};
-	return 1;
-}
-
-static void stream_advance(struct spw__agent *a, uint64_t va, unsigned pages)
-{
-	for (unsigned i = 0; i < SPW_STREAMS; i++) {
-		if (a->stream[i].next == va)
-			a->stream[i].next = va + (uint64_t)pages * SPW_PAGE;
-	}
 }
 
 /* Over the target, where waiting helps. */
@@ -122,6 +99,12 @@ static void placed(struct spw__agent *a, unsigned pages)
 {
 	__atomic_add_fetch(&a->resident, (int64_t)pages * SPW_PAGE, __ATOMIC_RELAXED);
 }
+
+/* The pages whose waiters are to be woken, be it to fault again. */
+struct served {
+	uint64_t va;
+	unsigned pages;
+};
 
 /* A page that was never out: zeros, and for its untouched neighbours too. Returns the pages put in place. */
 static unsigned serve_zero(struct spw__agent *a, uint64_t va)
@@ -167,69 +150,112 @@ static unsigned serve_frame(struct spw__agent *a, uint64_t va)
 	return n;
 }
 
-/* Put n pages in place from the window. */
-static long put(struct spw__agent *a, uint64_t va, unsigned n)
+/* The page at va has its bytes in a tier; it is neither here nor on its way out. */
+static bool stored(struct spw__agent *a, uint64_t va)
 {
-	void *to = (void *)(uintptr_t)va;
-	long done = spw__uffd_copy_quiet(a->uffd, to, a->window, (size_t)n * SPW_PAGE);
+	spw_entry_t e = spw__pt_lookup(&a->pt, va);
+	enum spw_kind kind = e.idx == SPW_ENTRY_NONE ? SPW_FREE : spw_kind(a->space, e);
 
-	/* A window may reach past the mapping; the page that was asked for does not. */
-	if (done <= 0 && n > 1)
-		done = spw__uffd_copy_quiet(a->uffd, to, a->window, SPW_PAGE);
-	if (done > 0)
-		placed(a, (unsigned)((size_t)done / SPW_PAGE));
-	return done;
+	return kind != SPW_FREE && kind != SPW_FRAME;
 }
 
-/* Bytes in a tier: restore a window of pages and place them by one call. */
-static unsigned serve_stored(struct spw__agent *a, uint64_t va, spw_entry_t e)
+/* What is to come in for the fault at va, which is stored. */
+static struct spw__ahead_span fetched_for(struct spw__agent *a, uint64_t va)
 {
-	unsigned want = stream_window(a, va), have = 0;
-	spw_slot_t where = SPW_SLOT_NONE;
-	uint64_t began = spw__plat_now_ns();
-	uint32_t from_file = 0; /* a bit for each page */
+	struct spw__ahead_span most = spw__ahead_wanted(&a->ahead, va), out;
 
-	while (have < want) {
-		spw_entry_t next = spw__pt_lookup(&a->pt, va + (uint64_t)have * SPW_PAGE);
+	for (out.from = va; out.from > most.from && stored(a, out.from - SPW_PAGE);)
+		out.from -= SPW_PAGE;
+	for (out.to = va + SPW_PAGE; out.to < most.to && stored(a, out.to);)
+		out.to += SPW_PAGE;
+	return spw__ahead_choose(&a->ahead, va, out);
+}
 
-		if (have && (next.idx == SPW_ENTRY_NONE || spw_kind(a->space, next) == SPW_FREE ||
-			     spw_kind(a->space, next) == SPW_FRAME))
-			break;
-		e = next;
-		from_file |= (uint32_t)(spw_kind(a->space, e) == SPW_SLOT) << have;
-		int ret = spw_load(a->space, a->fault_work, e, a->window + (size_t)have * SPW_PAGE, &where);
+/* What is to be put in place, restored. */
+struct restored {
+	struct spw__ahead_span at;
+	const char *bytes;
+	uint32_t from_file; /* a bit for each page */
+};
 
-		if (ret && have == 0)
-			spw__agent_lost(e, where, -ret);
-		if (ret)
-			break;
-		have++;
+/* One more page, at the lower or the upper end. 0, or -errno from spw_load(). */
+static int restore(struct spw__agent *a, struct restored *r, char *to, uint64_t va, spw_slot_t *where)
+{
+	spw_entry_t e = spw__pt_lookup(&a->pt, va);
+	uint32_t from_file = spw_kind(a->space, e) == SPW_SLOT;
+	int ret = spw_load(a->space, a->fault_work, e, to, where);
+
+	if (ret)
+		return ret;
+	if (va < r->at.from) {
+		r->from_file = r->from_file << 1 | from_file;
+		r->at.from = va;
+		r->bytes = to;
+	} else {
+		r->from_file |= from_file << (r->at.to - r->at.from) / SPW_PAGE;
+		r->at.to = va + SPW_PAGE;
 	}
-	long done = put(a, va, have);
+	return 0;
+}
 
-	if (done <= 0)
-		return 0;
-	have = (unsigned)((size_t)done / SPW_PAGE);
-	uint64_t each = (spw__plat_now_ns() - began) / have;
+/* The page at va, and of those that are to come with it what can be read: the others speak when they are asked for. */
+static struct restored restore_all(struct spw__agent *a, uint64_t va, struct spw__ahead_span want)
+{
+	char *asked = a->window + (va - want.from);
+	struct restored r = {.at = {va, va}, .bytes = asked};
+	spw_slot_t where = SPW_SLOT_NONE;
+	int ret = restore(a, &r, asked, va, &where);
 
-	for (unsigned i = 0; i < have; i++) {
-		uint64_t at = va + (uint64_t)i * SPW_PAGE;
+	if (ret)
+		spw__agent_lost(spw__pt_lookup(&a->pt, va), where, -ret);
+	while (r.at.to < want.to && !restore(a, &r, a->window + (r.at.to - want.from), r.at.to, &where))
+		;
+	while (r.at.from > want.from &&
+	       !restore(a, &r, a->window + (r.at.from - SPW_PAGE - want.from), r.at.from - SPW_PAGE, &where))
+		;
+	return r;
+}
 
-		e = spw__pt_lookup(&a->pt, at);
-		spw__split_in(&a->split, e, from_file >> i & 1, each);
+/* Put it in place. What has been is left in it: nothing, if an event is to be read first. */
+static void put(struct spw__agent *a, uint64_t asked, struct restored *r)
+{
+	uint64_t bytes = r->at.to - r->at.from, skip = asked - r->at.from;
+	long done = spw__uffd_copy_quiet(a->uffd, (void *)(uintptr_t)r->at.from, r->bytes, bytes);
+
+	/* It may reach past the mapping; the page that was asked for does not. */
+	if (done <= 0 && bytes > SPW_PAGE) {
+		r->at.from = asked;
+		r->from_file >>= skip / SPW_PAGE;
+		done = spw__uffd_copy_quiet(a->uffd, (void *)(uintptr_t)asked, r->bytes + skip, SPW_PAGE);
+	}
+	r->at.to = r->at.from + (done > 0 ? (uint64_t)done : 0);
+	placed(a, (unsigned)((r->at.to - r->at.from) / SPW_PAGE));
+}
+
+/* The page at va has its bytes in a tier. What has been put in place, and that page: if it has not, it is tried again. */
+static struct served serve_stored(struct spw__agent *a, uint64_t va)
+{
+	uint64_t began = spw__plat_now_ns();
+	struct restored r = restore_all(a, va, fetched_for(a, va));
+
+	put(a, va, &r);
+	unsigned pages = (unsigned)((r.at.to - r.at.from) / SPW_PAGE);
+	uint64_t each = pages ? (spw__plat_now_ns() - began) / pages : 0;
+
+	for (unsigned i = 0; i < pages; i++) {
+		uint64_t at = r.at.from + (uint64_t)i * SPW_PAGE;
+		spw_entry_t e = spw__pt_lookup(&a->pt, at);
+
+		spw__split_in(&a->split, e, r.from_file >> i & 1, each);
 		spw_free(a->space, &e, 1);
 		spw__pt_came_in(&a->pt, at, 1);
 	}
-	stream_advance(a, va, have);
-	__atomic_add_fetch(&a->ctl->total.swap_in_pages, have, __ATOMIC_RELAXED);
-	return have;
+	spw__ahead_advance(&a->ahead, va, (unsigned)((r.at.to - va) / SPW_PAGE));
+	__atomic_add_fetch(&a->ctl->total.swap_in_pages, pages, __ATOMIC_RELAXED);
+	if (pages && r.at.to <= va)
+		pages = (unsigned)((va + SPW_PAGE - r.at.from) / SPW_PAGE);
+	return (struct served){r.at.from, pages};
 }
-
-/* The pages whose waiters are to be woken, be it to fault again. */
-struct served {
-	uint64_t va;
-	unsigned pages;
-};
 
 /* A missing page was asked for. may_wait: for room; the lock is let go meanwhile. */
 static struct served serve(struct spw__agent *a, uint64_t va, bool may_wait)
@@ -246,18 +272,19 @@ static struct served serve(struct spw__agent *a, uint64_t va, bool may_wait)
 		return again;
 	spw_entry_t e = spw__pt_lookup(&a->pt, va);
 	enum spw_kind kind = e.idx == SPW_ENTRY_NONE ? SPW_FREE : spw_kind(a->space, e);
-	unsigned pages = 0, zeros = 0;
+	struct served s = {va, 0};
+	bool zeros = kind == SPW_FREE;
 
 	spw__event_missing(a, va);
-	if (kind == SPW_FREE)
-		zeros = serve_zero(a, va);
+	if (zeros)
+		s.pages = serve_zero(a, va);
 	else if (kind == SPW_FRAME)
-		pages = serve_frame(a, va);
+		s.pages = serve_frame(a, va);
 	else
-		pages = serve_stored(a, va, e);
-	if (pages)
-		count_fault(a, began, pages);
-	return pages + zeros ? (struct served){va, pages + zeros} : again;
+		s = serve_stored(a, va);
+	if (s.pages && !zeros)
+		count_fault(a, began, s.pages);
+	return s.pages ? s : again;
 }
 
 /* A page that a fork shared is written to, and the following ones if a stream goes on with it. */
@@ -266,7 +293,7 @@ static struct served serve_write(struct spw__agent *a, uint64_t va)
 	if (!wait_for_room(a, va))
 		return (struct served){va, 1};
 	const struct spw__region *g = spw__regions_at(&a->regions, va);
-	uint64_t bytes = (uint64_t)stream_window(a, va) * SPW_PAGE;
+	uint64_t bytes = (uint64_t)spw__ahead_stream(&a->ahead, va) * SPW_PAGE;
 	uint64_t most = g && g->start <= va ? g->end - va : SPW_PAGE;
 
 	bytes = bytes < most ? bytes : most;
@@ -276,7 +303,7 @@ static struct served serve_write(struct spw__agent *a, uint64_t va)
 		spw__fault_drain(a);
 		return (struct served){va, 1};
 	}
-	stream_advance(a, va, (unsigned)(bytes / SPW_PAGE));
+	spw__ahead_advance(&a->ahead, va, (unsigned)(bytes / SPW_PAGE));
 	return (struct served){0, 0};
 }
 
