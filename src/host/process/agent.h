@@ -72,11 +72,13 @@ struct spw__agent {
 	bool family;               /* a fork shared pages: resident counts some twice */
 	uint64_t shared_next;      /* when to measure them again, ns */
 	uint64_t shared;           /* bytes of resident that others counted too, when last measured */
+	uint64_t forked;           /* of those, what is no file's: a fork shared it */
 	uint64_t busy, busy_bytes; /* pages of ours alone that the kernel would not move, 0 = none */
 	uint64_t rescue;           /* bytes that the pool may be larger by, for what was on a dead tier */
 	unsigned sweeps, swept;    /* the last few, and the pages that they found; see squeeze_pool() */
 	uint64_t stuck;            /* where that has been tried to mend last */
 	struct spw__tiers tiers;   /* the others */
+	unsigned own, own_last;    /* pages of ours alone that this round of the sweep took, and the last one */
 	unsigned shared_left;      /* pages to take before those that a fork shared are left alone again */
 	struct spw__published published;
 	uint64_t published_at; /* ns */
@@ -156,6 +158,8 @@ bool spw__reclaim_here(struct spw__agent *a);
  * measure.c: how large this process is: a->resident, its record; *data: private writable pages. agent.work held.
  */
 void spw__measure(struct spw__agent *a, uint64_t *data);
+/* Next to nothing is left of what a fork shared, when last measured. */
+bool spw__forked_little(const struct spw__agent *a);
 /* measure.c: tell the tree of the rest, when that is due at `now`, ns. agent.work held, host lock not. */
 void spw__publish(struct spw__agent *a, uint64_t now);
 /* fault.c: the thread. */

@@ -338,7 +338,12 @@ unsigned spw__evict(struct spw__agent *a, unsigned pages, bool may_fault)
 		if (ret == -ENOSPC || ret == -ENOMEM)
 			break;
 		taken += ret > 0 ? (unsigned)ret : 0;
-		rounds += wrapped;
+		a->own += ret > 0 ? (unsigned)ret : 0;
+		if (wrapped) {
+			a->own_last = a->own;
+			a->own = 0;
+			rounds++;
+		}
 		wrapped = false;
 	}
 	return taken;

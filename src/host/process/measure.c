@@ -15,7 +15,9 @@
 #include <string.h>
 
 #define PUBLISH_NS   10000000ull
-#define SHARED_SHARE 5ull /* time between two counts of shared pages, in times that one takes */
+#define SHARED_SHARE 20ull  /* time between two counts of shared pages, in times that one takes */
+#define LITTLE_SHARE 200ull /* where next to nothing is shared any more */
+#define LITTLE       16u    /* that is, of what is resident */
 
 /*
  * Two numbers of /proc/self/statm, in pages: resident, the second, and data, the sixth. data is what the program may
@@ -50,6 +52,11 @@ static uint64_t rollup(const char *text, const char *name)
 	return spw__number_at(p) << 10;
 }
 
+bool spw__forked_little(const struct spw__agent *a)
+{
+	return a->forked < (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED) / LITTLE;
+}
+
 /*
  * After a fork, pages that both sides hold are resident in both: count each side's part. The kernel has to walk for it.
  */
@@ -69,11 +76,14 @@ static void measure_shared(struct spw__agent *a)
 		return;
 	text[n] = 0;
 	uint64_t rss = rollup(text, "Rss:"), pss = rollup(text, "Pss:");
+	uint64_t anon = rollup(text, "Anonymous:"), pss_anon = rollup(text, "Pss_Anon:");
 
 	a->shared = rss > pss ? rss - pss : 0;
+	/* Linux before 5.9 does not tell. */
+	a->forked = !pss_anon ? a->shared : anon > pss_anon ? anon - pss_anon : 0;
 	uint64_t now = spw__plat_now_ns();
 
-	a->shared_next = now + SHARED_SHARE * (now - began);
+	a->shared_next = now + (spw__forked_little(a) ? LITTLE_SHARE : SHARED_SHARE) * (now - began);
 }
 
 void spw__measure(struct spw__agent *a, uint64_t *data)

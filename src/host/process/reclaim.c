@@ -24,7 +24,7 @@
 #define RECLAIM_NICE    (-20)
 #define SCANS           3            /* of the map in a row, while they find something */
 #define SCAN_SHARE      20ull        /* time between two, in times that one takes */
-#define MARGIN_MIN      (2ull << 20) /* bytes below the target that the thread aims at */
+#define MARGIN_MIN      (1ull << 20) /* bytes below the target that the thread aims at */
 #define GROWTH          8ull         /* bytes a nanosecond: faster than memory can be touched */
 #define TICK_MAX        (50 * MS)
 #define TICK_RESTING    (100 * MS)
@@ -34,8 +34,8 @@
 #define POOL_LOW        90u
 #define SHARED_BATCH    4096u /* pages */
 #define DRAIN_REST      (MS / 10)
-#define DRY_MOST        6u  /* 64 ms */
-#define LITTLE          16u /* a part so small of what is resident, shared, is not worth a guard */
+#define DRY_MOST        6u /* 64 ms */
+#define FEW             8u /* a part of what is shared, that a round of the sweep found of others */
 #define STAGING_BYTES   (4ull << 20)
 #define WRITEBACK_BYTES (1u << 20) /* asked for at a time */
 #define RESCUE_STEP     (1u << 20) /* bytes that the pool grows by for what is on a dead tier */
@@ -46,7 +46,7 @@
 
 static uint64_t margin(uint64_t target)
 {
-	uint64_t part = target / 64;
+	uint64_t part = target / 128;
 
 	return part > MARGIN_MIN ? part : MARGIN_MIN;
 }
@@ -263,6 +263,22 @@ static int64_t over_mark(const struct spw__agent *a)
 	return __atomic_load_n(&a->resident, __ATOMIC_RELAXED) - (int64_t)(target - margin(target));
 }
 
+/*
+ * What a fork shared comes last: each side needs a copy of its own of such a page before it can be rid of it, and until
+ * both are, there is more of it than before. To find that there is nothing else takes a look at all of the map, so then
+ * many are taken before the next. Nor is it spared until nothing else is left: a process that is down to a few pages of
+ * its own faults at every step, beside shared ones that nobody uses.
+ */
+static void limit_shared(struct spw__agent *a)
+{
+	bool few = (uint64_t)a->own_last * FEW * SPW_PAGE < a->forked;
+
+	if (!a->family || (!few && !spw__agent_over(a)))
+		a->shared_left = 0;
+	else if (few && !a->shared_left)
+		a->shared_left = SHARED_BATCH;
+}
+
 /* Take pages out while the backlog of frames is short. False: there is none, and no page to be had. */
 static bool stage(struct spw__agent *a, bool may_fault)
 {
@@ -271,13 +287,7 @@ static bool stage(struct spw__agent *a, bool may_fault)
 
 	if (waiting >= backlog(target))
 		return true;
-	/*
-	 * What a fork shared comes last: each side needs a copy of its own of such a page before it can be rid of it,
-	 * and until both are, there is more of it than before. To find that there is nothing else takes a look at all
-	 * of the map, so then many are taken before the next.
-	 */
-	if (!a->family || !spw__agent_over(a))
-		a->shared_left = 0;
+	limit_shared(a);
 	unsigned taken = spw__evict(a, SPW_FRAMES_BATCH, may_fault);
 
 	if (taken < SPW_FRAMES_BATCH && !a->shared_left && a->family && spw__agent_over(a)) {
@@ -482,7 +492,7 @@ static void each_second(struct spw__agent *a)
 {
 	if (a->tiers.files)
 		spw_clean(a->space, a->reclaim_work);
-	if (a->guarded && a->shared < (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED) / LITTLE) {
+	if (a->guarded && spw__forked_little(a)) {
 		spw__lock(&a->lock);
 		spw__cow_lift(a);
 		spw__unlock(&a->lock);
