@@ -3,8 +3,9 @@
  * What the process takes, and what the rest of the tree is told of it.
  *
  * `resident` decides everything, so it has to be cheap to ask and must not miss anything: one number of statm has the
- * program's pages, frames, pool and descriptors. After a fork that number counts what both sides hold twice, and to
- * know how much that is the kernel has to walk the page table: so that is asked less often the longer it takes.
+ * program's pages, frames, pool and descriptors. What a fork shared, and the text of programs that run more than once,
+ * it counts once a process; and to know how much that is the kernel has to walk the page table: so that is asked less
+ * often the longer it takes.
  */
 #include "host/process/agent.h"
 #include "host/text.h"
@@ -16,30 +17,34 @@
 
 #define PUBLISH_NS   10000000ull
 #define SHARED_SHARE 20ull  /* time between two counts of shared pages, in times that one takes */
-#define LITTLE_SHARE 200ull /* where next to nothing is shared any more */
+#define LITTLE_SHARE 100ull /* where next to nothing is shared by a fork */
 #define LITTLE       16u    /* that is, of what is resident */
 
-/*
- * Two numbers of /proc/self/statm, in pages: resident, the second, and data, the sixth. data is what the program may
- * write to and has for itself. An arena of malloc grows by mprotect(2), within address space that was there before: of
- * that the size (the first number) shows nothing.
- */
-static void read_statm(struct spw__agent *a, uint64_t *data, uint64_t *resident)
+/* Of /proc/self/statm, in pages. */
+struct statm {
+	uint64_t resident; /* the second number */
+	uint64_t others;   /* the third: of that, what is a file's or shared memory */
+	/*
+	 * The sixth: what the program may write to and has for itself. An arena of malloc grows by mprotect(2), within
+	 * address space that was there before: of that the size (the first number) shows nothing.
+	 */
+	uint64_t data;
+};
+
+static struct statm read_statm(const struct spw__agent *a)
 {
 	char text[128] = "";
+	uint64_t number[6] = {0};
 
 	spw__sys4(SYS_pread64, a->statm_fd, text, sizeof(text) - 1, 0);
-	*data = *resident = 0;
 	const char *p = text;
 
-	for (unsigned i = 1; i <= 6 && p; i++) {
-		if (i == 2)
-			*resident = spw__number_at(p);
-		if (i == 6)
-			*data = spw__number_at(p);
+	for (unsigned i = 0; i < 6 && p; i++) {
+		number[i] = spw__number_at(p);
 		p = strchr(p, ' ');
 		p = p ? p + 1 : NULL;
 	}
+	return (struct statm){.resident = number[1], .others = number[2], .data = number[5]};
 }
 
 /* The number behind a name in /proc/self/smaps_rollup, bytes. */
@@ -57,9 +62,7 @@ bool spw__forked_little(const struct spw__agent *a)
 	return a->forked < (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED) / LITTLE;
 }
 
-/*
- * After a fork, pages that both sides hold are resident in both: count each side's part. The kernel has to walk for it.
- */
+/* Pages that others hold as well are resident in each: count this one's part. The kernel has to walk for it. */
 static void measure_shared(struct spw__agent *a)
 {
 	char text[1024];
@@ -88,12 +91,15 @@ static void measure_shared(struct spw__agent *a)
 
 void spw__measure(struct spw__agent *a, uint64_t *data)
 {
-	uint64_t resident;
+	struct statm m = read_statm(a);
+	uint64_t resident = m.resident * SPW_PAGE;
 
-	if (a->family)
+	*data = m.data;
+	/* Without a fork it is files that others have as well: two compilers have one text in memory. */
+	if (a->family || (a->armed && m.others * LITTLE > m.resident))
 		measure_shared(a);
-	read_statm(a, data, &resident);
-	resident *= SPW_PAGE;
+	else
+		a->shared = 0;
 	__atomic_store_n(&a->rec->resident_bytes, resident, __ATOMIC_RELAXED);
 	/* What has been copied since is not shared any more. */
 	uint64_t copied = __atomic_load_n(&a->copied, __ATOMIC_RELAXED);
