@@ -142,6 +142,27 @@ static void what_nobody_asks_for_is_not_fetched_any_more(void **state)
 	assert_int_equal(fetched, 2 * blocks);
 }
 
+/* Neighbours in pairs, and nothing of what lies around those. */
+static void but_less_of_it_is_if_that_is_asked_for(void **state)
+{
+	(void)state;
+	static const unsigned used[] = {1, 5, 4, 9, 8};
+	unsigned blocks = PAGES / BLOCK / 2, fetched = 0, faults = 0;
+
+	for (unsigned times = 0; times < 2; times++) {
+		memset(in, 0, sizeof(in));
+		fetched = faults = 0;
+		for (unsigned i = 0; i < blocks * 5; i++) {
+			unsigned n = use(i / 5 * 2 * BLOCK + used[i % 5]);
+
+			fetched += n;
+			faults += n > 0;
+		}
+	}
+	assert_true(faults < 4 * blocks);
+	assert_true(fetched < 6 * blocks);
+}
+
 static void until_it_is_asked_for(void **state)
 {
 	(void)state;
@@ -166,6 +187,7 @@ int main(void)
 		cmocka_unit_test_setup(and_so_does_the_place_beside_it, begin),
 		cmocka_unit_test_setup(what_came_back_late_is_begun_anew, begin),
 		cmocka_unit_test_setup(what_nobody_asks_for_is_not_fetched_any_more, begin),
+		cmocka_unit_test_setup(but_less_of_it_is_if_that_is_asked_for, begin),
 		cmocka_unit_test_setup(until_it_is_asked_for, begin),
 	};
 

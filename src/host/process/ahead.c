@@ -12,8 +12,8 @@
  *
  * Whether that pays cannot be seen, for pages that are in place make no fault. The kernel's own readahead leaves what
  * it has read unmapped, and pays a fault for each page to know. Here one page of some windows is left out, on trial:
- * if it is asked for soon, the others are taken to be in use as well. Where less than half of the trials succeed,
- * windows of that size are not fetched any more, and the trials go on: without fetching anything.
+ * if it is asked for soon, the others are taken to be in use as well. Where less than half of the trials succeed, the
+ * next smaller window is fetched instead, and the trials go on: without fetching anything.
  */
 #include "host/process/ahead.h"
 #include "space/space.h"
@@ -89,9 +89,12 @@ static struct spw__ahead_span around(struct spw__ahead *h, uint64_t va)
 	h->late[i].block = block;
 	h->late[i].when = h->faults;
 	h->late[i].level = h->level;
-	if (h->worth[h->level] < 0 && !on_trial(h))
-		return (struct spw__ahead_span){va, va + SPW_PAGE};
-	uint64_t bytes = (uint64_t)SPW_PAGE << h->level, from = va / bytes * bytes;
+	uint32_t level = h->level;
+
+	if (!on_trial(h))
+		while (h->worth[level] < 0)
+			level--;
+	uint64_t bytes = (uint64_t)SPW_PAGE << level, from = va / bytes * bytes;
 
 	return (struct spw__ahead_span){from, from + bytes};
 }
