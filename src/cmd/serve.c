@@ -31,9 +31,10 @@
 #include "host/counted.h"
 #include "platform/platform.h"
 
-#define TELL_NS    100000000ull
-#define IDLE_NS    1000000000ull
-#define GIVE_UP_NS 2000000000ull /* without a page less; room may come free meanwhile */
+#define TELL_NS     100000000ull
+#define IDLE_NS     1000000000ull
+#define GIVE_UP_NS  2000000000ull /* without a page less; room may come free meanwhile */
+#define POOL_PACKED 90u           /* % of a pool that is stored bytes, when it has been compacted */
 
 /* Bind in `dir`, keep the inode, drop the name. */
 static bool open_in(struct spw_serve *s, const char *dir)
@@ -209,6 +210,18 @@ static void do_swapon(struct spw_serve *s, struct spw_client *c, const json_t *r
 	answer_swap(s, c, take(s, request, fd), why);
 }
 
+/*
+ * What a process's pool takes when it has been compacted. What was freed a moment ago leaves holes, which may be most
+ * of it.
+ */
+static uint64_t compacted(const struct spw_ctl_proc *r)
+{
+	uint64_t bytes = __atomic_load_n(&r->pool_bytes, __ATOMIC_RELAXED);
+	uint64_t packed = __atomic_load_n(&r->pool_stored, __ATOMIC_RELAXED) / POOL_PACKED * 100;
+
+	return packed < bytes ? packed : bytes;
+}
+
 /* What the pools and the other files have room for, bytes. */
 static uint64_t room_elsewhere(const struct spw_serve *s, const struct spw_swap_place *but)
 {
@@ -218,7 +231,7 @@ static uint64_t room_elsewhere(const struct spw_serve *s, const struct spw_swap_
 
 	for (unsigned i = 0; i < SPW_CTL_PROCS; i++)
 		if (__atomic_load_n(&ctl->proc[i].pid, __ATOMIC_RELAXED) > 0)
-			pools += __atomic_load_n(&ctl->proc[i].pool_bytes, __ATOMIC_RELAXED);
+			pools += compacted(&ctl->proc[i]);
 	room = room > pools ? room - pools : 0;
 	for (unsigned i = 0; i < SPW_CTL_TIERS; i++) {
 		const struct spw_swap_place *p = &swaps->at[i];

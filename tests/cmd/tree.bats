@@ -73,3 +73,35 @@ load lib
 	# What several of them put there at the same moment is over it.
 	[ "$used" -ge $((2 << 20)) ] && [ "$used" -lt $((8 << 20)) ]
 }
+
+# Each has all of it resident, and the three of them together more than the cap.
+@test "a file that several processes have mapped counts once" {
+	mkfifo "$T/ready" "$T/stop"
+	exec 7<>"$T/ready" 8<>"$T/stop"
+	cat >"$T/map.py" <<-'END'
+		import mmap, os, subprocess, sys
+		folder = sys.argv[1]
+		if len(sys.argv) < 3:
+		    open(folder + "/file", "wb").write(os.urandom(40 << 20))
+		    children = [subprocess.Popen([sys.executable, __file__, folder, "child"]) for _ in range(3)]
+		    sys.exit(any([c.wait() for c in children]))
+		with open(folder + "/file", "rb") as f:
+		    m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)
+		    sum(m[::4096])
+		    open(folder + "/ready", "w").write("x")
+		    os.read(os.open(folder + "/stop", os.O_RDONLY), 1)
+	END
+	"$SPILLWAY" run --quiet --ram 96M -- python3 "$T/map.py" "$T" 7>&- 8>&- &
+	local run=$! resident=0 i
+	read -r -n 3 <&7
+	for ((i = 0; i < 100; i++)); do
+		resident=$("$SPILLWAY" list --json "$run" | jq .resident_bytes)
+		[ "$resident" -gt $((96 << 20)) ] || break
+		sleep 0.1
+	done
+	echo -n xxx >&8
+	wait "$run"
+	exec 7>&- 8>&-
+	echo "resident: $resident"
+	[ "$resident" -ge $((40 << 20)) ] && [ "$resident" -le $((96 << 20)) ]
+}
