@@ -24,6 +24,8 @@
 #include <sys/uio.h>
 
 #define MS              1000000ull
+#define LOOKS           4u
+#define LOOK_PAGES      32u /* that resident may change by in the meantime */
 #define BUDGET_LEAST    64u /* pages: two windows, whatever the rest takes */
 #define ROOM_LOW        64u /* the thread begins at budget / ROOM_LOW free pages */
 #define ROOM_HIGH       32u /* and ends at budget / ROOM_HIGH */
@@ -92,14 +94,30 @@ static void note_peak(struct spw_space *s, uint64_t used)
 		;
 }
 
+/*
+ * Resident bytes and the pool's, of one moment: who is driven from the CPU between the two counts pages twice that
+ * went from one to the other.
+ */
+static uint64_t look(struct spw_space *s, struct spw_tier_stats *pool)
+{
+	uint64_t before, after = __atomic_load_n(&s->resident, __ATOMIC_RELAXED);
+
+	for (unsigned i = 0; i < LOOKS; i++) {
+		before = after;
+		s->zswap->ops->stats(s->zswap, pool);
+		after = __atomic_load_n(&s->resident, __ATOMIC_RELAXED);
+		if ((before > after ? before - after : after - before) <= LOOK_PAGES)
+			break;
+	}
+	return after * SPW_PAGE;
+}
+
 void spw__account(struct spw_space *s, struct spw_space_stats *st)
 {
 	uint64_t ram = __atomic_load_n(&s->ram, __ATOMIC_RELAXED),
 		 zswap = __atomic_load_n(&s->zswap_bytes, __ATOMIC_RELAXED);
-	uint64_t resident = __atomic_load_n(&s->resident, __ATOMIC_RELAXED) * SPW_PAGE;
 	struct spw_tier_stats pool;
-
-	s->zswap->ops->stats(s->zswap, &pool);
+	uint64_t resident = look(s, &pool);
 	uint64_t file_books, books = metadata(s, &pool, &file_books) + file_books;
 	uint64_t fixed = books + reserve(s, ram, file_books) + (uint64_t)spw__spare(ram) * SPW_PAGE;
 	uint64_t left = fixed < ram ? ram - fixed : 0, part = left / 100 * POOL_MOST;
