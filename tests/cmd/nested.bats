@@ -363,6 +363,7 @@ tier() { "$SPILLWAY" list --json "$run" | jq -r --arg name "$1" ".tiers[]|select
 @test "many, one after another and at a time" {
 	outer --ram 64M -- 'for i in {1..70}; do "$S" run --swap zswap -- true || exit 1; done'
 	mkfifo "$T/go"
+	: >"$T/begun"
 	run --separate-stderr -125 outer --ram 200M -- 'exec 3<>"$T/go"
 		for i in {1..64}; do "$S" run --swap zswap -- sh -c "echo >>\"\$T/begun\"; read x" <"$T/go" & done
 		until [ "$(wc -l <"$T/begun")" = 64 ]; do :; done
@@ -370,5 +371,6 @@ tier() { "$SPILLWAY" list --json "$run" | jq -r --arg name "$1" ".tiers[]|select
 		for i in {1..64}; do echo; done >&3
 		wait
 		exit $status'
+	echo "stderr: $stderr"
 	[[ $stderr == "spillway: 64 runs are under way within one, which is as many as there can be" ]]
 }
