@@ -20,9 +20,9 @@
  * touches managed memory.
  */
 #include "host/control.h"
+#include "host/process/ahead.h"
 #include "host/process/evict.h"
 #include "host/process/fork.h"
-#include "host/process/ahead.h"
 #include "host/process/frames.h"
 #include "host/process/pagetable.h"
 #include "host/process/place.h"
@@ -158,7 +158,7 @@ bool spw__reclaim_here(struct spw__agent *a);
  * measure.c: how large this process is: a->resident, its record; *data: private writable pages. agent.work held.
  */
 void spw__measure(struct spw__agent *a, uint64_t *data);
-/* Next to nothing is left of what a fork shared, when last measured. */
+/* measure.c: next to nothing is left of what a fork shared, when last measured. agent.work held. */
 bool spw__forked_little(const struct spw__agent *a);
 /* measure.c: tell the tree of the rest, when that is due at `now`, ns. agent.work held, host lock not. */
 void spw__publish(struct spw__agent *a, uint64_t now);

@@ -250,7 +250,8 @@ static struct served serve_stored(struct spw__agent *a, uint64_t va)
 		spw_free(a->space, &e, 1);
 		spw__pt_came_in(&a->pt, at, 1);
 	}
-	spw__ahead_advance(&a->ahead, va, (unsigned)((r.at.to - va) / SPW_PAGE));
+	if (r.at.to > va)
+		spw__ahead_advance(&a->ahead, va, (unsigned)((r.at.to - va) / SPW_PAGE));
 	__atomic_add_fetch(&a->ctl->total.swap_in_pages, pages, __ATOMIC_RELAXED);
 	if (pages && r.at.to <= va)
 		pages = (unsigned)((va + SPW_PAGE - r.at.from) / SPW_PAGE);

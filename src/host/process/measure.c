@@ -92,14 +92,17 @@ static void measure_shared(struct spw__agent *a)
 void spw__measure(struct spw__agent *a, uint64_t *data)
 {
 	struct statm m = read_statm(a);
+
+	/* Without a fork it is files that others have as well: two compilers have one text in memory. */
+	if (a->family || (a->armed && m.others * LITTLE > m.resident)) {
+		measure_shared(a);
+		m = read_statm(a); /* that took some ms */
+	} else {
+		a->shared = 0;
+	}
 	uint64_t resident = m.resident * SPW_PAGE;
 
 	*data = m.data;
-	/* Without a fork it is files that others have as well: two compilers have one text in memory. */
-	if (a->family || (a->armed && m.others * LITTLE > m.resident))
-		measure_shared(a);
-	else
-		a->shared = 0;
 	__atomic_store_n(&a->rec->resident_bytes, resident, __ATOMIC_RELAXED);
 	/* What has been copied since is not shared any more. */
 	uint64_t copied = __atomic_load_n(&a->copied, __ATOMIC_RELAXED);
