@@ -338,8 +338,12 @@ void spw__kick(struct spw_space *s)
 
 void spw__room_give(struct spw_space *s, uint64_t n)
 {
-	if (n)
-		__atomic_sub_fetch(&s->resident, n, __ATOMIC_RELAXED);
+	if (!n)
+		return;
+	__atomic_sub_fetch(&s->resident, n, __ATOMIC_SEQ_CST);
+	/* Not full any more: who finds somebody else at the pages that could go waits again. */
+	if (__atomic_load_n(&s->full, __ATOMIC_SEQ_CST))
+		__atomic_store_n(&s->full, false, __ATOMIC_SEQ_CST);
 }
 
 unsigned spw__room_try(struct spw_space *s, unsigned n)
@@ -402,7 +406,7 @@ struct rounds {
 
 static void give_notice(struct spw_space *s, bool full)
 {
-	__atomic_store_n(&s->full, full, __ATOMIC_RELEASE);
+	__atomic_store_n(&s->full, full, __ATOMIC_SEQ_CST);
 	__atomic_add_fetch(&s->room, 1, __ATOMIC_RELEASE);
 	spw__wake_all(&s->room);
 }
@@ -495,9 +499,13 @@ static bool round_once(struct spw_space *s, struct rounds *r)
 	/* Every tier is full, or all that is resident is pinned. */
 	if (headroom(s) >= 0 && !wanting)
 		return false;
-	if (++r->fruitless >= FRUITLESS)
-		give_notice(s, true);
-	return r->fruitless < FRUITLESS;
+	if (++r->fruitless < FRUITLESS)
+		return true;
+	give_notice(s, true);
+	/* Given since it was looked for, and by somebody who could not know: spw__room_give(). */
+	if (headroom(s) >= 0 && !wanting)
+		__atomic_store_n(&s->full, false, __ATOMIC_SEQ_CST);
+	return false;
 }
 
 static void rest(struct spw_space *s, uint32_t seen)
