@@ -6,13 +6,19 @@
  *
  * Over the budget the coldest give first. At the budget nothing would ever move again, however hot one has become, so
  * there the coldest passes on as much as the hottest reads back in the same time. Under it the room is everybody's:
- * all of it while there is plenty, an equal part near the cap, so that two that grow at once do not both take it.
+ * all of it while there is plenty, near the cap a part, so that two that grow at once do not both take it.
+ *
+ * That part is half by size and half by heat. Each process keeps some of its room free. So a tree of a compiler and five small ones that wait for it would leave
+ * six such rests unused, were the room shared out by heads. Those below the floor are let grow to it: that is not
+ * held free for them. When one does grow, it counts in the next sum, some ms later.
  */
 #include "cmd/targets.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 
-#define PAGE 4096
+#define PAGE  4096
+#define RESTS (2ull << 20) /* bytes that processes keep free, of what they are given, at a small cap */
 
 static uint64_t below(uint64_t a, uint64_t b)
 {
@@ -45,14 +51,28 @@ static int colder(const void *a, const void *b)
 	return (own(a) < own(b)) - (own(a) > own(b));
 }
 
+static uint64_t most(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
 static void shrink(struct spw_share *s, unsigned n, uint64_t excess)
 {
 	for (unsigned i = 0; i < n; i++) {
 		uint64_t give = least(excess, below(own(&s[i]), SPW_TARGET_FLOOR));
 
-		s[i].target = own(&s[i]) - give;
+		s[i].target = most(own(&s[i]) - give, SPW_TARGET_FLOOR);
 		excess -= give;
 	}
+}
+
+/* The part of one in the room near the cap. By size alone, a process that was left little would never get more. */
+static uint64_t part(const struct spw_share *s, uint64_t room, uint64_t sum, uint64_t heat)
+{
+	double by_size = sum ? (double)own(s) / (double)sum : 1;
+	double by_heat = heat ? (double)s->heat / (double)heat : by_size;
+
+	return (uint64_t)((double)room * (by_size + by_heat) / 2);
 }
 
 static void pass_on(struct spw_share *cold, const struct spw_share *hot, uint64_t limit, uint64_t elapsed_ns)
@@ -69,21 +89,29 @@ void spw__targets(struct spw_share *s, unsigned n, uint64_t limit, uint64_t othe
 		return;
 	/* one alone needs no margin for what the others do meanwhile */
 	uint64_t budget = below(n == 1 ? limit : limit / 100 * 98, other);
-	uint64_t sum = 0;
+	uint64_t sum = 0, heat = 0;
 
 	if (budget < n * SPW_TARGET_FLOOR)
 		budget = n * SPW_TARGET_FLOOR;
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < n; i++) {
 		sum += own(&s[i]);
+		heat += s[i].heat;
+	}
 	qsort(s, n, sizeof(*s), colder);
 	if (sum > budget) {
 		shrink(s, n, sum - budget);
 		return;
 	}
 	uint64_t room = budget - sum;
-	uint64_t share = sum + other < limit / 10 * 9 ? room : room / n;
+	bool plenty = sum + other < limit / 10 * 9;
+
 	for (unsigned i = 0; i < n; i++)
-		s[i].target = own(&s[i]) + share;
-	if (n > 1 && room < limit / 64)
-		pass_on(&s[0], &s[n - 1], limit, elapsed_ns);
+		s[i].target = most(own(&s[i]) + (plenty ? room : part(&s[i], room, sum, heat)), SPW_TARGET_FLOOR);
+	/* The coldest that has something to give. */
+	unsigned cold = 0;
+
+	while (cold < n && own(&s[cold]) <= SPW_TARGET_FLOOR)
+		cold++;
+	if (cold + 1 < n && room < limit / 64 + RESTS)
+		pass_on(&s[cold], &s[n - 1], limit, elapsed_ns);
 }

@@ -4,7 +4,7 @@
 /* Who keeps how much of the cap. */
 #include <stdint.h>
 
-#define SPW_TARGET_FLOOR (4ull << 20) /* no process is asked to go below this */
+#define SPW_TARGET_FLOOR (4ull << 20) /* no process is asked to stay below this */
 
 struct spw_share {
 	uint64_t resident, shared; /* as in struct spw_ctl_proc */

@@ -83,9 +83,9 @@ static void nobody_is_asked_below_the_floor(void **state)
 
 	(void)state;
 	spw__targets(s, 3, LIMIT, 0, TICK);
-	assert_int_equal(of(s, 3, 1)->target, 2 * MIB);
+	assert_int_equal(of(s, 3, 1)->target, SPW_TARGET_FLOOR);
 	assert_int_equal(of(s, 3, 0)->target, SPW_TARGET_FLOOR);
-	assert_int_equal(sum(s, 3), BUDGET);
+	assert_int_equal(sum(s, 3), BUDGET + SPW_TARGET_FLOOR - 2 * MIB);
 }
 
 static void room_is_everybodys_far_from_the_cap(void **state)
@@ -104,7 +104,24 @@ static void room_is_shared_near_the_cap(void **state)
 
 	(void)state;
 	spw__targets(s, 2, LIMIT, 0, TICK);
-	assert_int_equal(sum(s, 2), BUDGET);
+	assert_true(sum(s, 2) <= BUDGET && sum(s, 2) > BUDGET - 10);
+	for (unsigned i = 0; i < 2; i++)
+		assert_true(s[i].target > s[i].resident + (BUDGET - 920 * MIB) / 3);
+}
+
+/* Small ones that wait for a large one: what they might take is not kept from it. */
+static void the_small_hold_no_room(void **state)
+{
+	struct spw_share s[12] = {{.record = 0, .resident = 940 * MIB}};
+
+	(void)state;
+	for (unsigned i = 1; i < 12; i++)
+		s[i] = (struct spw_share){.record = i, .resident = 2 * MIB};
+	spw__targets(s, 12, LIMIT, 0, TICK);
+	assert_true(of(s, 12, 0)->target > BUDGET - 11 * 2 * MIB - MIB);
+	assert_true(of(s, 12, 0)->target <= BUDGET - 11 * 2 * MIB);
+	for (unsigned i = 1; i < 12; i++)
+		assert_int_equal(of(s, 12, i)->target, SPW_TARGET_FLOOR);
 }
 
 static void at_the_cap_the_cold_passes_on_to_the_hot(void **state)
@@ -123,6 +140,22 @@ static void at_the_cap_the_cold_passes_on_to_the_hot(void **state)
 	of(s, 2, 1)->heat = 90000;
 	spw__targets(s, 2, LIMIT, 0, TICK);
 	assert_int_equal(of(s, 2, 1)->target, 490 * MIB);
+}
+
+/* A shell that waits is colder than all, and has nothing to give. */
+static void the_cold_that_has_something_passes_on(void **state)
+{
+	struct spw_share s[] = {
+		{.record = 0, .resident = 300 * MIB, .heat = 100000},
+		{.record = 1, .resident = 675 * MIB, .heat = 10000},
+		{.record = 2, .resident = 2 * MIB},
+		{.record = 3, .resident = SPW_TARGET_FLOOR},
+	};
+
+	(void)state;
+	spw__targets(s, 4, LIMIT, 0, TICK);
+	assert_true(of(s, 4, 1)->target < 675 * MIB);
+	assert_true(of(s, 4, 0)->target >= 300 * MIB);
 }
 
 static void memory_shared_after_a_fork_counts_once(void **state)
@@ -160,11 +193,15 @@ static void any_tree_adds_up(void **state)
 		spw__targets(s, n, LIMIT, other, TICK);
 
 		uint64_t budget = (n == 1 ? LIMIT : BUDGET) - other, most = budget < floors ? floors : budget;
-		uint64_t all = 0;
-		for (unsigned i = 0; i < n; i++)
+		uint64_t all = 0, below_floor = 0;
+		for (unsigned i = 0; i < n; i++) {
 			all += s[i].resident;
+			if (s[i].resident < SPW_TARGET_FLOOR)
+				below_floor += SPW_TARGET_FLOOR - s[i].resident;
+		}
+		most = most < n * SPW_TARGET_FLOOR ? n * SPW_TARGET_FLOOR : most;
 		if (n == 1 || all + other >= LIMIT / 10 * 9)
-			assert_true(sum(s, n) <= (most < n * SPW_TARGET_FLOOR ? n * SPW_TARGET_FLOOR : most));
+			assert_true(sum(s, n) <= most + below_floor);
 		else
 			for (unsigned i = 0; i < n; i++)
 				assert_true(s[i].target >= s[i].resident);
@@ -180,7 +217,9 @@ int main(void)
 		cmocka_unit_test(nobody_is_asked_below_the_floor),
 		cmocka_unit_test(room_is_everybodys_far_from_the_cap),
 		cmocka_unit_test(room_is_shared_near_the_cap),
+		cmocka_unit_test(the_small_hold_no_room),
 		cmocka_unit_test(at_the_cap_the_cold_passes_on_to_the_hot),
+		cmocka_unit_test(the_cold_that_has_something_passes_on),
 		cmocka_unit_test(memory_shared_after_a_fork_counts_once),
 		cmocka_unit_test(any_tree_adds_up),
 	};
