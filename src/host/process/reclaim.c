@@ -41,6 +41,7 @@
 #define RESCUE_STEP     (1u << 20) /* bytes that the pool grows by for what is on a dead tier */
 #define SQUEEZE_STEP    16u        /* the part of the pool that is given back to a program that has nothing left */
 #define SQUEEZE_LEAST   (1ull << 20)
+#define HEAT_PARTS      10u
 #define SWEEPS          16u /* more than a page in use is spared for */
 #define SWEPT_LEAST     (SWEEPS * SPW_FRAMES_BATCH / 4)
 
@@ -385,7 +386,7 @@ void spw__reclaim_kick(struct spw__agent *a)
 
 /* What the thread remembers from round to round. Times in ns. */
 struct rounds {
-	uint64_t watched_at, heat_at, scanned_at, scan_cost;
+	uint64_t watched_at, heat_at, second_at, scanned_at, scan_cost;
 	uint32_t beat;
 	bool starved;
 	bool draining;     /* a tier that is to go is not empty yet */
@@ -497,7 +498,16 @@ static void each_second(struct spw__agent *a)
 		spw__cow_lift(a);
 		spw__unlock(&a->lock);
 	}
-	__atomic_store_n(&a->rec->heat, __atomic_exchange_n(&a->faults_window, 0, __ATOMIC_RELAXED), __ATOMIC_RELAXED);
+}
+
+/* Of the last second, and mostly of its end: a process that is left too little is to get more soon. */
+static void publish_heat(struct spw__agent *a)
+{
+	uint64_t heat = __atomic_load_n(&a->rec->heat, __ATOMIC_RELAXED);
+
+	heat -= heat / HEAT_PARTS;
+	heat += __atomic_exchange_n(&a->faults_window, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&a->rec->heat, heat, __ATOMIC_RELAXED);
 }
 
 /* One round of an armed agent. */
@@ -527,9 +537,13 @@ static void work(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t
 	end_rescue_room(a);
 	spw_compact(a->space, SPW_FRAMES_BATCH);
 	spw__publish(a, now);
-	if (now - r->heat_at > 1000 * MS) {
-		each_second(a);
+	if (now - r->heat_at > 1000 / HEAT_PARTS * MS) {
+		publish_heat(a);
 		r->heat_at = now;
+	}
+	if (now - r->second_at > 1000 * MS) {
+		each_second(a);
+		r->second_at = now;
 	}
 }
 
