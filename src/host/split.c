@@ -21,6 +21,7 @@
 #define REACH_PART  4u /* of what is resident */
 #define REACH_LEAST 64u
 #define REACH_MOST  (SPW__SPLIT_TRACKED * SAMPLE / 4)
+#define TURN_LEAST  1024u   /* evictions: of fewer, the sample has not enough to go by */
 #define STEP        8u      /* the part of the pool that moves at a time */
 #define CLEARLY     3u      /* halves: worth so much more */
 #define FILE_NS     100000u /* before one was read */
@@ -134,7 +135,7 @@ void spw__split_turn(struct spw__split *s, uint64_t resident, const struct spw_t
 {
 	uint64_t reach = get(&s->reach), most = get(&s->most), used = pool->used_bytes;
 
-	if (get(&s->out) - s->turned < reach)
+	if (get(&s->out) - s->turned < (reach > TURN_LEAST ? reach : TURN_LEAST))
 		return;
 	/* A thousandth of a ns, for each page of memory. */
 	uint64_t pages = get(&s->near_ns) * SAMPLE * 1000 / (reach ? reach : 1);

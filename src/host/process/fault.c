@@ -24,8 +24,10 @@
 
 #define ZERO_RUN     (2u << 20) /* bytes of untouched memory mapped for one fault at most */
 #define ZERO_RUN_MIN (64u << 10)
-#define POLL_MS      1000 /* a fork that failed sends no event; it is noticed this late at most */
-#define WAIT_ROUNDS  64   /* of at most 1 ms: then the program goes on, over the cap */
+#define POLL_MS      1000   /* a fork that failed sends no event; it is noticed this late at most */
+#define SWITCHES_NS  10000u /* what a fault costs that is not seen here: to wake the handler, and the program's thread */
+#define OUT_NS       4000u  /* and to take a page out again */
+#define WAIT_ROUNDS  64     /* of at most 1 ms: then the program goes on, over the cap */
 
 int spw__fault_init(struct spw__agent *a)
 {
@@ -240,7 +242,7 @@ static struct served serve_stored(struct spw__agent *a, uint64_t va)
 
 	put(a, va, &r);
 	unsigned pages = (unsigned)((r.at.to - r.at.from) / SPW_PAGE);
-	uint64_t each = pages ? (spw__plat_now_ns() - began) / pages : 0;
+	uint64_t each = pages ? (spw__plat_now_ns() - began + SWITCHES_NS) / pages + OUT_NS : 0;
 
 	for (unsigned i = 0; i < pages; i++) {
 		uint64_t at = r.at.from + (uint64_t)i * SPW_PAGE;
