@@ -76,6 +76,17 @@ int spw__proc_resident(int statm, uint64_t *bytes)
 	return 0;
 }
 
+int spw__proc_own_share(uint64_t *bytes)
+{
+	char text[2048];
+	const char *pss = slurp("/proc/self/smaps_rollup", text, sizeof(text)) > 0 ? strstr(text, "\nPss:") : NULL;
+
+	if (!pss)
+		return -ENOTSUP;
+	*bytes = strtoull(pss + sizeof("\nPss:") - 1, NULL, 10) << 10;
+	return 0;
+}
+
 static void children_of_thread(const char *path, void (*fn)(void *ctx, pid_t child), void *ctx)
 {
 	char *line = NULL, *end;

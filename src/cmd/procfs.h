@@ -19,6 +19,8 @@ int spw__proc_stat(pid_t pid, struct spw_stat *out);
 /* Resident bytes through an open /proc/PID/statm. 0, or -ESRCH. */
 int spw__proc_resident(int statm, uint64_t *bytes);
 int spw__proc_open_statm(pid_t pid);
+/* What this process takes, without what others have as well: its proportional share. 0, or -ENOTSUP. */
+int spw__proc_own_share(uint64_t *bytes);
 
 /* Call fn for each child of each thread of pid. */
 void spw__proc_children(pid_t pid, void (*fn)(void *ctx, pid_t child), void *ctx);

@@ -149,6 +149,9 @@ static void walk(struct spw_tree *t)
 			drop(t, p);
 	}
 	t->next_walk_ns = t->now_ns + WALK_NS;
+	/* Mostly libraries, which every program has. */
+	if (spw__proc_own_share(&t->own_bytes))
+		spw__proc_resident(t->own_statm, &t->own_bytes);
 }
 
 static struct spw_ctl_proc *record(const struct spw_tree *t, const struct spw_process *p)
@@ -452,7 +455,7 @@ static uint64_t account(struct spw_tree *t, uint64_t *room)
 	uint64_t target[SPW_CTL_PROCS], limit = __atomic_load_n(&ctl->ram_limit_bytes, __ATOMIC_RELAXED);
 	struct sharing s = {.n = 0};
 
-	spw__proc_resident(t->own_statm, &s.other);
+	s.other = t->own_bytes;
 	for (unsigned i = t->processes; i-- > 0;) {
 		struct spw_process *p = &t->process[i];
 		if (!measure(t, p)) {

@@ -29,7 +29,8 @@ struct spw_tree {
 	const char *name;            /* of the program, as it was called */
 	struct spw_process *process; /* known ones */
 	unsigned processes, room;
-	int own_statm; /* of this process, which counts too */
+	int own_statm;      /* of this process, which counts too */
+	uint64_t own_bytes; /* of the supervisor, at the last walk */
 	uint64_t now_ns, last_ns, next_walk_ns;
 	struct spw_verdict *verdict; /* of executables seen, by device and inode */
 	unsigned verdicts, next_verdict;

@@ -18,6 +18,7 @@
 #define PUBLISH_NS   10000000ull
 #define SHARED_SHARE 20ull  /* time between two counts of shared pages, in times that one takes */
 #define LITTLE_SHARE 100ull /* where next to nothing is shared by a fork */
+#define TEXT_PART    64u    /* of what is resident: less of files is not looked into */
 #define LITTLE       16u    /* that is, of what is resident */
 
 /* Of /proc/self/statm, in pages. */
@@ -94,7 +95,7 @@ void spw__measure(struct spw__agent *a, uint64_t *data)
 	struct statm m = read_statm(a);
 
 	/* Without a fork it is files that others have as well: two compilers have one text in memory. */
-	if (a->family || (a->armed && m.others * LITTLE > m.resident)) {
+	if (a->family || (a->armed && m.others * TEXT_PART > m.resident)) {
 		measure_shared(a);
 		m = read_statm(a); /* that took some ms */
 	} else {
