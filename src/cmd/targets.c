@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Equal shares would evict what a busy process needs while an idle one keeps what it never looks at; taking from the
- * largest punishes the one that the cap is there for. What tells them apart is heat, the pages a process had to read
- * back: over its size, it says how much it would miss the next page that it gives.
+ * largest punishes the one that the cap is there for. What tells them apart is heat, the pages that a process had to
+ * read back soon after they went (one that reads its memory through has none): over its size, it says how much it would
+ * miss the next page that it gives.
  *
  * Over the budget the coldest give first. At the budget nothing would ever move again, however hot one has become, so
  * there the coldest passes on as much as the hottest reads back in the same time. Under it the room is everybody's:
  * all of it while there is plenty, near the cap a part, so that two that grow at once do not both take it.
  *
- * That part is half by size and half by heat. Each process keeps some of its room free. So a tree of a compiler and five small ones that wait for it would leave
- * six such rests unused, were the room shared out by heads. Those below the floor are let grow to it: that is not
- * held free for them. When one does grow, it counts in the next sum, some ms later.
+ * That part is half by size and half by heat over size. Each process keeps some of its room free. So a tree of a
+ * compiler and five small ones that wait for it would leave six such rests unused, were the room shared out by heads.
+ * Those below the floor are let grow to it: that is not held free for them. When one does grow, it counts in the next
+ * sum, some ms later.
  */
 #include "cmd/targets.h"
 
@@ -66,11 +68,14 @@ static void shrink(struct spw_share *s, unsigned n, uint64_t excess)
 	}
 }
 
-/* The part of one in the room near the cap. By size alone, a process that was left little would never get more. */
-static uint64_t part(const struct spw_share *s, uint64_t room, uint64_t sum, uint64_t heat)
+/*
+ * The part of one in the room near the cap. By size alone, a process that was left little would never get more; by heat
+ * alone nothing would be left to one that grows and misses nothing yet.
+ */
+static uint64_t part(const struct spw_share *s, uint64_t room, uint64_t sum, double densities)
 {
 	double by_size = sum ? (double)own(s) / (double)sum : 1;
-	double by_heat = heat ? (double)s->heat / (double)heat : by_size;
+	double by_heat = densities > 0 ? density(s) / densities : by_size;
 
 	return (uint64_t)((double)room * (by_size + by_heat) / 2);
 }
@@ -89,13 +94,14 @@ void spw__targets(struct spw_share *s, unsigned n, uint64_t limit, uint64_t othe
 		return;
 	/* one alone needs no margin for what the others do meanwhile */
 	uint64_t budget = below(n == 1 ? limit : limit / 100 * 98, other);
-	uint64_t sum = 0, heat = 0;
+	uint64_t sum = 0;
+	double densities = 0;
 
 	if (budget < n * SPW_TARGET_FLOOR)
 		budget = n * SPW_TARGET_FLOOR;
 	for (unsigned i = 0; i < n; i++) {
 		sum += own(&s[i]);
-		heat += s[i].heat;
+		densities += density(&s[i]);
 	}
 	qsort(s, n, sizeof(*s), colder);
 	if (sum > budget) {
@@ -106,7 +112,7 @@ void spw__targets(struct spw_share *s, unsigned n, uint64_t limit, uint64_t othe
 	bool plenty = sum + other < limit / 10 * 9;
 
 	for (unsigned i = 0; i < n; i++)
-		s[i].target = most(own(&s[i]) + (plenty ? room : part(&s[i], room, sum, heat)), SPW_TARGET_FLOOR);
+		s[i].target = most(own(&s[i]) + (plenty ? room : part(&s[i], room, sum, densities)), SPW_TARGET_FLOOR);
 	/* The coldest that has something to give. */
 	unsigned cold = 0;
 

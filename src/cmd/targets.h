@@ -8,7 +8,7 @@
 
 struct spw_share {
 	uint64_t resident, shared; /* as in struct spw_ctl_proc */
-	uint64_t heat;             /* pages read back in the last second */
+	uint64_t heat;             /* pages that came back soon, in the last second */
 	uint64_t target;           /* out: the resident size to hold, less what is shared */
 	unsigned record;           /* the caller's */
 };

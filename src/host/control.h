@@ -58,7 +58,7 @@ struct spw_ctl_proc {
 	uint64_t metadata_bytes; /* A */
 	uint64_t swapped_pages;  /* A pages that are out */
 	uint64_t merged_pages;   /* A of them, those that share the entry of another: pages out less entries */
-	uint64_t heat;           /* A faults of the last second that brought a page back; lowest gives first */
+	uint64_t heat;           /* A pages that came back soon, in the last second or so; lowest gives first */
 	uint64_t target_bytes;   /* A written by the supervisor: what resident - shared should come down to */
 	uint32_t kick;           /* A futex: the reclaimer is wanted; counted up by its process and by the supervisor */
 	uint32_t beat;           /* A counts up every ms or so while the handler does the reclaimer's work */

@@ -74,6 +74,11 @@ static uint64_t distance(const struct spw__split *s, spw_entry_t e)
 	return now - __atomic_load_n(&s->went[at].when, __ATOMIC_RELAXED);
 }
 
+unsigned spw__split_soon(const struct spw__split *s, spw_entry_t e, uint64_t evictions)
+{
+	return sampled(hash(e)) && distance(s, e) <= evictions ? SAMPLE : 0;
+}
+
 void spw__split_in(struct spw__split *s, spw_entry_t e, bool from_file, uint64_t ns)
 {
 	add(&s->hits[from_file], 1);

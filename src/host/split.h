@@ -4,7 +4,7 @@
 /*
  * How much of the cap the pool is to take, and how much is left to what is resident. See split.c.
  *
- * Of one pool that has a file below it. out() and in() may be called by any thread; turn() by one at a time.
+ * Of one pool that has a file below it. out(), soon() and in() may be called by any thread; turn() by one at a time.
  */
 #include "tier/tier.h"
 
@@ -34,6 +34,8 @@ struct spw__split {
 
 /* The page of e has been stored. */
 void spw__split_out(struct spw__split *s, spw_entry_t e);
+/* How many pages that come back within so many evictions the page of e stands for: 0 for most. Before in(). */
+unsigned spw__split_soon(const struct spw__split *s, spw_entry_t e, uint64_t evictions);
 /* It has come back, in ns, from the file or the pool. */
 void spw__split_in(struct spw__split *s, spw_entry_t e, bool from_file, uint64_t ns);
 /*

@@ -51,6 +51,25 @@ static void what_comes_back_at_once_takes_from_the_pool(void **state)
 	assert_int_equal(s.most, LEAST);
 }
 
+/* Heat: one page in some stands for all, if it comes back within as many evictions as were asked for. */
+static void who_comes_back_soon_is_counted(void **state)
+{
+	unsigned soon = 0, late = 0, strange = 0;
+
+	(void)state;
+	for (uint32_t i = 0; i < 4 * RESIDENT; i++) {
+		spw__split_out(&s, (spw_entry_t){i});
+		if (i < RESIDENT)
+			continue;
+		soon += spw__split_soon(&s, (spw_entry_t){i - RESIDENT + 10}, RESIDENT);
+		late += spw__split_soon(&s, (spw_entry_t){i - RESIDENT}, RESIDENT - 10);
+		strange += spw__split_soon(&s, (spw_entry_t){1u << 30 | i}, RESIDENT);
+	}
+	assert_in_range(soon, 3 * RESIDENT / 2, 3 * RESIDENT * 3 / 2);
+	assert_int_equal(late, 0);
+	assert_int_equal(strange, 0);
+}
+
 static void what_comes_back_late_from_the_pool_leaves_it(void **state)
 {
 	(void)state;
@@ -148,6 +167,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(what_comes_back_at_once_takes_from_the_pool, begin),
+		cmocka_unit_test_setup(who_comes_back_soon_is_counted, begin),
 		cmocka_unit_test_setup(what_comes_back_late_from_the_pool_leaves_it, begin),
 		cmocka_unit_test_setup(and_gives_it_back_what_it_had, begin),
 		cmocka_unit_test_setup(what_comes_back_late_from_the_file_changes_nothing, begin),

@@ -112,7 +112,7 @@ struct spw__agent {
 	uint64_t copied;  /* bytes: by writes to shared pages since those were measured */
 	struct spw__split split;
 	uint32_t full; /* no room can be made (every tier is full, or nothing is left to take): do not wait for it */
-	uint64_t faults_window; /* pages brought back since the last heat update */
+	uint64_t faults_window; /* pages that came back soon since the last heat update */
 };
 
 /* There is one process, so there is one agent. */

@@ -47,7 +47,7 @@ static void lock_thawed(struct spw__agent *a)
 	}
 }
 
-static void count_fault(struct spw__agent *a, uint64_t began, unsigned pages)
+static void count_fault(struct spw__agent *a, uint64_t began)
 {
 	uint64_t ns = spw__plat_now_ns() - began;
 	struct spw_ctl_total *t = &a->ctl->total;
@@ -58,6 +58,11 @@ static void count_fault(struct spw__agent *a, uint64_t began, unsigned pages)
 	while (ns > max &&
 	       !__atomic_compare_exchange_n(&t->fault_max_ns, &max, ns, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		;
+}
+
+/* Pages came back that would still be there, had this process more memory. */
+static void count_missed(struct spw__agent *a, unsigned pages)
+{
 	__atomic_add_fetch(&a->faults_window, pages, __ATOMIC_RELAXED);
 }
 
@@ -148,6 +153,7 @@ static unsigned serve_frame(struct spw__agent *a, uint64_t va)
 		*spw__pt_age(&a->pt, va) = 3;
 		spw__pt_came_in(&a->pt, va, 1);
 	}
+	count_missed(a, n);
 	/* Not even the first: an event waits, or the page has been stored meanwhile. */
 	return n;
 }
@@ -244,10 +250,13 @@ static struct served serve_stored(struct spw__agent *a, uint64_t va)
 	unsigned pages = (unsigned)((r.at.to - r.at.from) / SPW_PAGE);
 	uint64_t each = pages ? (spw__plat_now_ns() - began + SWITCHES_NS) / pages + OUT_NS : 0;
 
+	uint64_t resident = (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED) / SPW_PAGE;
+
 	for (unsigned i = 0; i < pages; i++) {
 		uint64_t at = r.at.from + (uint64_t)i * SPW_PAGE;
 		spw_entry_t e = spw__pt_lookup(&a->pt, at);
 
+		count_missed(a, spw__split_soon(&a->split, e, resident));
 		spw__split_in(&a->split, e, r.from_file >> i & 1, each);
 		spw_free(a->space, &e, 1);
 		spw__pt_came_in(&a->pt, at, 1);
@@ -286,7 +295,7 @@ static struct served serve(struct spw__agent *a, uint64_t va, bool may_wait)
 	else
 		s = serve_stored(a, va);
 	if (s.pages && !zeros)
-		count_fault(a, began, s.pages);
+		count_fault(a, began);
 	return s.pages ? s : again;
 }
 
