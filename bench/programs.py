@@ -13,8 +13,8 @@ of the cap and a swapfile behind it.
 
 File cache counts in a group and not in Spillway's cap. So inputs are in tmpfs, written from outside of the group, and
 output goes through pipes to the outside or is an object file of some KiB; redis-server saves to a pipe too (`redis-cli
---rdb -`: it forks as it does for BGSAVE). Programs and their libraries are in memory before, charged to whoever read
-them first; Spillway counts what the tree has mapped of them, which is to its disadvantage.
+--rdb -`: it forks as it does for BGSAVE). A program's text counts in both; but a group pays only for what it was the
+first to read. So each run, of whatever row, begins with no file in memory that nobody has mapped.
 
 A run that takes more than 20 times as long as without limit is ended. CPU seconds are user and system time of the
 program and all it has started, `spillway run` and its agents included; not the kernel's own threads.
@@ -38,7 +38,7 @@ import time
 
 from compare import compare
 from kernel import Group, beside_pool, under_swapfile, under_zram, under_zswap, zswap_compressor
-from machine import MIB, Missing, TooLong, progress, read
+from machine import MIB, Missing, TooLong, progress, read, write
 
 JOBS = pathlib.Path(__file__).resolve().parent / "jobs"
 SHARES = {2: "a half", 4: "a quarter"}
@@ -53,6 +53,13 @@ CHANGED = "changed " + " ".join(WORDS * 5)
 
 def last_line(said):
     return said.decode(errors="replace").strip().rpartition("\n")[2][-200:]
+
+
+def forget_files():
+    """Those in memory that nobody has mapped. Who may not do that has no rows of the kernel's to compare with."""
+    os.sync()
+    with contextlib.suppress(OSError):
+        write("/proc/sys/vm/drop_caches", 1)
 
 
 class Timed:
@@ -273,7 +280,7 @@ class Programs:
 
     def know(self, job):
         """Its peak; keeps what it prints and how long it may take."""
-        job.run([], FREE_SECONDS, self.env)  # reads the program into memory
+        forget_files()
         with tempfile.NamedTemporaryFile(dir=self.dir, prefix="spillway-bench-samples-") as samples:
             sampled = job.run([self.sampler, samples.name, "1"], FREE_SECONDS, self.env)
             peak = int(read(samples.name).splitlines()[1].split()[1])
@@ -282,6 +289,7 @@ class Programs:
 
     def run(self, job, prefix=(), enter=None):
         digest, most = self.plain[job.name]
+        forget_files()
         result = job.run(list(prefix), most, self.env, enter)
         if result.pop("digest") != digest:
             if enter: # the kernel's: a system call that a group has no room for may fail
