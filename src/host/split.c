@@ -22,6 +22,7 @@
 #define REACH_LEAST 64u
 #define REACH_MOST  (SPW__SPLIT_TRACKED * SAMPLE / 4)
 #define TURN_LEAST  1024u   /* evictions: of fewer, the sample has not enough to go by */
+#define FADE        8u      /* the part of what is known of distances that a turn forgets */
 #define STEP        8u      /* the part of the pool that moves at a time */
 #define CLEARLY     3u      /* halves: worth so much more */
 #define FILE_NS     100000u /* before one was read */
@@ -119,20 +120,25 @@ static uint64_t half_of(const struct spw__split *s, uint64_t pages)
 {
 	uint64_t seen = get(&s->seen), left = pages / 2, stay = seen, evictions = 1;
 
-	for (unsigned i = 0; i < SPW__SPLIT_OCTAVES && stay; i++, evictions *= 2) {
+	if (!seen)
+		return UINT64_MAX;
+	for (unsigned i = 0; i < SPW__SPLIT_OCTAVES; i++, evictions *= 2) {
 		uint64_t back = get(&s->back[i]);
 
 		stay = stay > back ? stay - back : 0;
-		if (stay && left * seen / stay < evictions)
+		/* By the sample, all that went out has come back. If it is most of what is looked for, that is chance. */
+		if (!stay)
+			return left * 4 < pages / 2 ? evictions : UINT64_MAX;
+		if (left * seen / stay < evictions)
 			break;
 		left -= evictions * stay / seen;
 	}
-	return stay ? evictions + left * seen / stay : UINT64_MAX;
+	return evictions + left * seen / stay;
 }
 
 static void fade(uint64_t *n)
 {
-	set(n, get(n) / 2);
+	set(n, get(n) - get(n) / FADE);
 }
 
 void spw__split_turn(struct spw__split *s, uint64_t resident, const struct spw_tier_stats *pool, uint64_t least,
@@ -146,8 +152,11 @@ void spw__split_turn(struct spw__split *s, uint64_t resident, const struct spw_t
 	uint64_t pages = get(&s->near_ns) * SAMPLE * 1000 / (reach ? reach : 1);
 	uint64_t packed = get(&s->far) * SAMPLE * dearer(s) * 1000 / (used / SPW_PAGE / 2 + 1);
 
+	bool less = pages * 2 > packed * CLEARLY && get(&s->near) >= EVIDENCE;
+
 	most = most ? most : limit;
-	if (pages * 2 > packed * CLEARLY && get(&s->near) >= EVIDENCE)
+	/* Twice in a row: what goes to a file for a change of the pattern is dearly read back. */
+	if (less && s->less)
 		most = (used < most ? used : most) / STEP * (STEP - 1);
 	else if (packed * 2 > pages * CLEARLY && used >= most / STEP * (STEP - 1))
 		most += most / STEP;
@@ -164,5 +173,6 @@ void spw__split_turn(struct spw__split *s, uint64_t resident, const struct spw_t
 		set(&s->hits[i], 0);
 		set(&s->hits_ns[i], 0);
 	}
+	s->less = less;
 	s->turned = get(&s->out);
 }

@@ -18,6 +18,7 @@ struct spw__split {
 	uint64_t most;       /* bytes that the pool is to take, 0 = as many as it may */
 	uint64_t out;        /* pages that went out, ever: the clock */
 	uint64_t turned;     /* the clock at the last turn */
+	bool less;           /* that turn found the pool too large */
 	uint64_t reach;      /* pages: who comes back within so many evictions is near */
 	uint64_t half;       /* evictions: who comes back from the pool after more was in its older half */
 	uint64_t near;       /* of the sample, pages that came back near; since the last turn, as all below */
