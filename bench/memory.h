@@ -12,7 +12,7 @@ extern const char memory_usage[];
 bool memory_option(const char *option);
 /* Zeros. Ends the program when there is no memory. Once. */
 char *memory_take(size_t bytes);
-/* What is known of what was taken, as lines "stat NAME BYTES" on stdout. */
+/* What is known of what was taken, as lines "stat NAME NUMBER" on stdout. */
 void memory_report(void);
 /* All of it. */
 void memory_give_back(void);

@@ -64,9 +64,16 @@ void memory_report(void)
 	struct spw_space_stats s;
 
 	spw_space_stats(space, &s, sizeof(s));
-	printf("stat pool_bytes %llu\nstat used_bytes %llu\nstat peak_bytes %llu\nstat over_events %llu\n",
-	       (unsigned long long)s.pool_bytes, (unsigned long long)s.used_bytes, (unsigned long long)s.peak_bytes,
-	       (unsigned long long)s.over_events);
+	const struct {
+		const char *name;
+		uint64_t value;
+	} all[] = {
+		{"pool_bytes", s.pool_bytes}, {"used_bytes", s.used_bytes},   {"peak_bytes", s.peak_bytes},
+		{"in_pages", s.in_pages},     {"over_events", s.over_events},
+	};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+		printf("stat %s %llu\n", all[i].name, (unsigned long long)all[i].value);
 }
 
 void memory_give_back(void)

@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * touch MIB [random=OPS] [zipf=OPS] [repeat=N] [stride=N] [threads=N] [write=PERCENT] [ratio=3|1.5|1|same] [latency]
- * [compare]: what swapping costs a program, phase by phase.
+ * touch MIB [tail=MIB] [repeat=N | sequential=OPS] [strided=OPS] [random=OPS] [zipf=OPS] [threads=N] [write=PERCENT]
+ * [ratio=3|1.5|1|same] [latency] [compare]: what swapping costs a program, phase by phase.
  *
  * A benchmark of swap that writes zeros, or the same page over and over, measures a fast path that no program takes;
  * one that reads one byte does not notice a page that came back wrong. So every page here is different, compresses to a
  * third (each 512 bytes: 170 of noise, then zeros) or as `ratio` says, and is checked when it is read: two words of it
  * within the timed phases, where the check must cost next to nothing, and with "compare" every byte in a phase of its
- * own. `write` of a hundred random accesses count up the last word of the page; a table of all counts knows what it is
- * to be.
+ * own. `write` of a hundred accesses count up the last word of the page; a table of all counts knows what it is to be.
  *
- * Phases: fill, read in order (`repeat` times), read every `stride`th page and begin again one further, read at random,
- * read by Zipf's law, compare, unmap. Each of the threads has its own part of the pages and does so many of the OPS.
- * One line each on stdout: "name us-per-page", with "latency" followed by the p50, p99 and longest time of one access
- * in us.
+ * Phases: fill (the last `tail` MiB by themselves), read in order (all `repeat` times, or OPS), read every 17th page
+ * and begin again one further, read at random, read by Zipf's law, compare, unmap. Each of the threads has its own part
+ * of the pages and does its share of the OPS. One line each on stdout: "name us-per-page", with "latency" followed by
+ * the p50, p99 and longest time of one access in us.
  */
 #include "host/latency.h"
 #include "memory.h"
@@ -44,13 +43,14 @@ struct phase {
 	bool may_write;
 };
 
-static uint64_t mib, random_ops, zipf_ops, repeat = 1, stride, threads = 1, write_percent;
+static uint64_t mib, tail_mib, repeat = 1, sequential_ops, strided_ops, random_ops, zipf_ops, threads = 1,
+			       write_percent;
 static bool latency, compare, same;
 static unsigned noise_bytes = NOISE;
 
 static char *set;
-static uint64_t pages, part;
-static uint32_t *writes; /* of each page */
+static uint64_t pages, part, tail; /* all, of a worker, of these the last */
+static uint32_t *writes;           /* of each page */
 static struct worker workers[MOST_THREADS];
 
 static uint64_t now_ns(void)
@@ -69,11 +69,12 @@ static void wrong(uint64_t n)
 	exit(1);
 }
 
+/* Of a page that is same-filled both halves are alike: who looks at 32 bits and who looks at 64 sees it. */
 static uint64_t first_word(uint64_t n)
 {
-	uint64_t state = n << 20;
+	uint64_t state = n << 20, word = noise(&state);
 
-	return noise(&state);
+	return same ? (word >> 32) * 0x100000001u : word;
 }
 
 static uint64_t last_word(uint64_t n)
@@ -137,12 +138,20 @@ static uint64_t in_order(struct worker *w, uint64_t i)
 	return i % part;
 }
 
+static uint64_t in_tail(struct worker *w, uint64_t i)
+{
+	(void)w;
+	return part - tail + i;
+}
+
+#define STRIDE 17u /* more than the 64 KiB that may come in with a page */
+
 static uint64_t by_stride(struct worker *w, uint64_t i)
 {
-	uint64_t steps = part / stride;
+	uint64_t steps = part / STRIDE;
 
 	(void)w;
-	return i % steps * stride + i / steps;
+	return i % steps * STRIDE + i / steps % STRIDE;
 }
 
 static uint64_t at_random(struct worker *w, uint64_t i)
@@ -264,9 +273,10 @@ static void run(const struct phase *p)
 static void run_all(void)
 {
 	const struct phase all[] = {
-		{"fill", fill, part, in_order, false},
-		{"sequential", check_words, part * repeat, in_order, false},
-		{"stride", check_words, stride ? part / stride * stride : 0, by_stride, false},
+		{"fill", fill, part - tail, in_order, false},
+		{"tail", fill, tail, in_tail, false},
+		{"sequential", check_words, sequential_ops ? sequential_ops / threads : part * repeat, in_order, true},
+		{"stride", check_words, strided_ops / threads, by_stride, true},
 		{"random", check_words, random_ops / threads, at_random, true},
 		{"zipf", check_words, zipf_ops / threads, by_zipf, true},
 		{"compare", check_all, compare ? part : 0, in_order, false},
@@ -285,8 +295,8 @@ static const struct {
 	const char *name;
 	uint64_t *value;
 } numbers[] = {
-	{"random=", &random_ops}, {"zipf=", &zipf_ops},   {"repeat=", &repeat},
-	{"stride=", &stride},     {"threads=", &threads}, {"write=", &write_percent},
+	{"tail=", &tail_mib},     {"repeat=", &repeat}, {"sequential=", &sequential_ops}, {"strided=", &strided_ops},
+	{"random=", &random_ops}, {"zipf=", &zipf_ops}, {"threads=", &threads},           {"write=", &write_percent},
 };
 
 static const struct {
@@ -324,19 +334,20 @@ static bool options(int argc, char **argv)
 	for (int i = 2; i < argc; i++)
 		if (!option(argv[i]))
 			return false;
-	return mib && threads && threads <= MOST_THREADS && write_percent <= 100;
+	return threads && mib >= threads && tail_mib <= mib && threads <= MOST_THREADS && write_percent <= 100;
 }
 
 int main(int argc, char **argv)
 {
 	if (!options(argc, argv)) {
 		fprintf(stderr,
-			"usage: touch MIB [random=OPS] [zipf=OPS] [repeat=N] [stride=N] [threads=N] [write=PERCENT] "
-			"[ratio=3|1.5|1|same] [latency] [compare]%s\n",
+			"usage: touch MIB [tail=MIB] [repeat=N | sequential=OPS] [strided=OPS] [random=OPS] [zipf=OPS] "
+			"[threads=N] [write=PERCENT] [ratio=3|1.5|1|same] [latency] [compare]%s\n",
 			memory_usage);
 		return 2;
 	}
 	part = (mib << 20) / PAGE / threads;
+	tail = (tail_mib << 20) / PAGE / threads;
 	pages = part * threads;
 	for (uint64_t i = 0; i < threads; i++)
 		workers[i] = (struct worker){.first = i * part, .random_state = 42 + i};
