@@ -11,7 +11,7 @@ def floor(build, folder, rounds):
     runs = []
     for i in range(rounds):
         progress(f"floor: round {i + 1} of {rounds}")
-        out, _ = run_program([str(build / "bench" / "floor"), folder])
+        out = run_program([str(build / "bench" / "floor"), folder]).out
         runs.append([line.split() for line in out.splitlines()])
     progress("")
     print(f"\nEach step by itself, us a call (a page): median of {rounds} rounds, least; alone, and beside a thread\n"

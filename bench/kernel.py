@@ -2,10 +2,12 @@
 """What the kernel offers instead: a memory cgroup, and swap in a file, in zswap, in zram. All of it is put back.
 
 under_...() run something once: once(enter) gives a result, enter() takes the calling process into the limited group.
-They add "pool", the most that held compressed pages, "limited_peak", the most that the group counted, and "rescues",
-how often the program was saved from the kernel (Patience).
+They add "pool", the most that held compressed pages, "peak", the most that was taken with that (if the two were at the
+same time; where the kernel says what a group had at most), and "rescues", how often the program was saved from the
+kernel (Patience).
 """
 import contextlib
+import functools
 import os
 import pathlib
 import select
@@ -16,6 +18,8 @@ import time
 from machine import Missing, Peak, command, meminfo, read, write
 
 V1 = pathlib.Path("/sys/fs/cgroup/memory")
+ZSWAP = pathlib.Path("/sys/module/zswap/parameters")
+COMPRESSORS = ("lz4", "lzo-rle", "lzo", "zstd", "lz4hc", "deflate", "842")  # the best for swap first
 
 
 class Group:
@@ -65,7 +69,7 @@ class Group:
             result = once(enter)
             result["rescues"] = patience.rescues
             with contextlib.suppress(OSError): # memory.peak is younger than memory.max
-                result["limited_peak"] = int(read(self.path / self.peak_name))
+                result["peak"] = int(read(self.path / self.peak_name))
         return result
 
 
@@ -74,7 +78,8 @@ class Patience(threading.Thread):
     Reclaim in a v1 group gives up when all pages were used while it looked, and the kernel kills a program that has
     swap left; in small groups that is most programs. So there the killer is turned off, and who waits for it is let try
     again at once, by a limit that is one page higher for a moment. How often, the row says. A system call that finds no
-    room does not wait: it fails with ENOMEM, and mostly the program with it.
+    room does not wait: it fails with ENOMEM, and mostly the program with it. What the kernel itself writes to the
+    program's memory on the way back to it (rseq) does not wait either: SIGSEGV.
     """
 
     def __init__(self, group, limit):
@@ -130,47 +135,94 @@ def swapfile(folder, size, priority=32767):
 
 
 @contextlib.contextmanager
-def zswap_on(percent):
-    """zswap with the best compressor that the kernel has; max_pool_percent as given, or as large as it goes."""
-    home = pathlib.Path("/sys/module/zswap/parameters")
-    if not home.exists():
+def zswap_kept():
+    """What is changed of zswap meanwhile is put back."""
+    if not ZSWAP.exists():
         raise Missing("no zswap in this kernel")
     names = ["compressor", "max_pool_percent", "accept_threshold_percent", "shrinker_enabled", "enabled"]
-    before = {n: read(home / n) for n in names if (home / n).exists()}
+    before = {n: read(ZSWAP / n) for n in names if (ZSWAP / n).exists()}
     try:
-        for name, value in (("compressor", zswap_compressor()), ("max_pool_percent", percent or 50), ("enabled", "Y")):
-            write(home / name, value)
         yield
     except PermissionError as e:
         raise Missing(f"zswap: {e.strerror}") from e
     finally:
         with contextlib.suppress(PermissionError):
             for name, value in before.items():
-                write(home / name, value)
-
-
-def zswap_compressor():
-    have = {l.split()[-1] for l in read("/proc/crypto").splitlines() if l.startswith("name ")}
-    return next((c for c in ("lz4", "lzo-rle", "lzo", "zstd") if c in have), "lzo")
+                write(ZSWAP / name, value)
 
 
 @contextlib.contextmanager
-def zram_on(size):
-    """A zram device of its own; yields its sysfs folder."""
+def zswap_on(percent, compressor=None):
+    """zswap with that compressor, or the best there is; max_pool_percent as given, or as large as it goes."""
+    with zswap_kept():
+        for name, value in (("compressor", compressor or zswap_compressors()[0]), ("max_pool_percent", percent or 50),
+                            ("enabled", "Y")):
+            write(ZSWAP / name, value)
+        yield
+
+
+@functools.cache
+def zswap_compressors():
+    """
+    Those that this kernel has, the best first: it takes the name of no other, and loads some only when they are named.
+    Where nobody may ask, one, for the name of the row that will say so.
+    """
+    def taken(name):
+        try:
+            write(ZSWAP / "compressor", name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    have = []
+    with contextlib.suppress(Missing), zswap_kept():
+        have = [c for c in COMPRESSORS if taken(c)]
+    return have or ["lzo"]
+
+
+def zswap_name(compressor=None):
+    return f"zswap {compressor or zswap_compressors()[0]} + swapfile"
+
+
+@contextlib.contextmanager
+def zram_device():
+    """One more, not set up; yields its name and its sysfs folder."""
     try:
         number = read("/sys/class/zram-control/hot_add")
     except OSError as e:
         raise Missing(f"no zram: {e.strerror}") from e
     home = pathlib.Path(f"/sys/block/zram{number}")
     try:
-        with contextlib.suppress(OSError):
-            write(home / "comp_algorithm", "lz4")
-        write(home / "disksize", size)
-        with swapped_on(f"/dev/zram{number}"):
-            yield home
+        yield f"/dev/zram{number}", home
     finally:
         write(home / "reset", 1)
         write("/sys/class/zram-control/hot_remove", number)
+
+
+@contextlib.contextmanager
+def zram_on(size, algorithm="lz4"):
+    """Yields the sysfs folder of the device."""
+    with zram_device() as (device, home):
+        try:
+            write(home / "comp_algorithm", algorithm)
+        except OSError as e:
+            raise Missing(f"this kernel's zram has no {algorithm}") from e
+        write(home / "disksize", size)
+        with swapped_on(device):
+            yield home
+
+
+@functools.cache
+def zram_algorithms():
+    """Those that this kernel has; where nobody may ask, one, for the name of the row that will say so."""
+    with contextlib.suppress(Missing), zram_device() as (_, home):
+        return read(home / "comp_algorithm").replace("[", "").replace("]", "").split()
+    return ["lz4"]
+
+
+def with_pool(result, pool, counted=False):
+    """The result of a run in a group, with what held compressed pages beside it; counted: the group counts that too."""
+    return dict(result, pool=pool, **({"peak": result["peak"] + pool} if "peak" in result and not counted else {}))
 
 
 def under_swapfile(folder, size, limit, once):
@@ -178,26 +230,26 @@ def under_swapfile(folder, size, limit, once):
         return Group().run(limit, once)
 
 
-def under_zswap(folder, size, limit, once, percent=0, version=None):
+def under_zswap(folder, size, limit, once, percent=0, compressor=None, version=None):
     group = Group(version)
-    with zswap_on(percent), swapfile(folder, size), Peak(lambda: meminfo("Zswap")) as pool:
+    with zswap_on(percent, compressor), swapfile(folder, size), Peak(lambda: meminfo("Zswap")) as pool:
         result = group.run(limit, once)
-    return dict(result, pool=pool.most)
+    return with_pool(result, pool.most, group.counts_zswap)
 
 
-def under_zram(folder, size, limit, once, behind=0):
+def under_zram(folder, size, limit, once, algorithm="lz4", behind=0):
     """behind: bytes of a swapfile for what zram has no room for."""
-    with zram_on(size) as home, contextlib.ExitStack() as stack:
+    with zram_on(size, algorithm) as home, contextlib.ExitStack() as stack:
         if behind:
             stack.enter_context(swapfile(folder, behind, 32766))
         result = Group().run(limit, once)
-        return dict(result, pool=int(read(home / "mm_stat").split()[4]))
+        return with_pool(result, int(read(home / "mm_stat").split()[4]))
 
 
-def beside_pool(need, cap, limit, pool):
+def beside_pool(need, cap, share):
     """
-    The limit that makes the cap together with the pool of what then is out, from a run that shows how it packs: under
-    `limit`, with `pool` beside it. Also how many bytes a byte that is out takes.
+    The limit that makes the cap together with the pool of what then is out, if a byte that is out takes `share` bytes
+    there; 0: there is none worth a try.
     """
-    share = pool / (need - limit)
-    return (int((cap - need * share) / (1 - share)) // 4096 * 4096 if share < 1 else 0), share
+    limit = int((cap - need * share) / (1 - share)) // 4096 * 4096 if share < 1 else 0
+    return limit if limit >= cap // 10 else 0

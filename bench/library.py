@@ -7,7 +7,7 @@ Spillway chooses the size of its pools. The kernel's comes in hundredths of the 
 disk: where the set does not fit, compressed, there is no row of it.
 """
 from compare import compare
-from kernel import zswap_compressor
+from kernel import zswap_name
 from machine import MIB
 from touch import Touch
 
@@ -33,23 +33,19 @@ def library(build, folder, cap, rounds):
 
 def rivals_of_four(touch):
     """Of which some is on disk."""
-    return rivals(touch, 4 * touch.cap, [(zswap(), touch.all_under_zswap_full)])
+    return rivals(touch, 4 * touch.cap, [(zswap_name(), touch.all_under_zswap)])
 
 
 def rivals_of_two(touch):
     """All of which fits, compressed."""
-    return rivals(touch, 2 * touch.cap, [(zswap(), touch.all_under_zswap), ("zram lz4", touch.all_under_zram)])
-
-
-def zswap():
-    return f"zswap {zswap_compressor()} + swapfile"
+    return rivals(touch, 2 * touch.cap, [(zswap_name(), touch.all_under_zswap), ("zram lz4", touch.all_under_zram)])
 
 
 def rivals(touch, size, kernel):
     """kernel: (name, what runs it) of those that hold compressed pages."""
     return [
-        ("library, signal", lambda: touch.in_library(size, "signal")),
-        ("library, thread", lambda: touch.in_library(size, "thread")),
+        ("library, signal", lambda: touch.by_faults(size, "signal")),
+        ("library, thread", lambda: touch.by_faults(size, "thread")),
         (f"spillway --ram {touch.cap // MIB}M", lambda: touch.under_spillway(size, touch.cap)),
         *[(f"{name}, all under the cap", lambda under=under: under(size)) for name, under in kernel],
         ("swapfile", lambda: touch.under_swapfile(size, touch.cap)),

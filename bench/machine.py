@@ -2,10 +2,13 @@
 """What all parts of the benchmark use: the machine's own figures, and programs that are run and watched."""
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import typing
 
 MIB = 1 << 20
 
@@ -64,25 +67,36 @@ class Peak(threading.Thread):
         self.join()
 
 
+class Ran(typing.NamedTuple):
+    """What a program printed; its wall and CPU seconds, and the most that was resident of the largest process."""
+    out: str
+    seconds: float
+    cpu: float
+    resident: int
+
+
+def ended(code):
+    return f"exit status {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
+
+
 def run_program(words, env=None, enter=None):
     begin = time.monotonic()
-    p = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, preexec_fn=enter)
-    try:
-        out, err = p.communicate()
-    finally:
-        if p.poll() is None:
-            p.kill()
-            p.wait()
-    if p.returncode:
-        raise Missing(f"exit status {p.returncode}: {err.strip()[-200:]}")
-    return out, time.monotonic() - begin
-
-
-def peak_of(words, env):
-    p = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=env)
-    _, status, usage = os.wait4(p.pid, 0)
-    p.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_maxrss * 1024
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        p = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=said, text=True, env=env, preexec_fn=enter)
+        try:
+            out = p.stdout.read()
+            _, status, usage = os.wait4(p.pid, 0)
+            p.returncode = os.waitstatus_to_exitcode(status)
+        finally:
+            p.stdout.close()
+            if p.returncode is None:
+                p.kill()
+                p.wait()
+        seconds = time.monotonic() - begin
+        if p.returncode:
+            said.seek(0)
+            raise Missing(": ".join(filter(None, [ended(p.returncode), said.read().strip()[-200:]])))
+    return Ran(out, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 def progress(text):

@@ -37,7 +37,7 @@ import threading
 import time
 
 from compare import compare
-from kernel import Group, beside_pool, under_swapfile, under_zram, under_zswap, zswap_compressor
+from kernel import Group, beside_pool, under_swapfile, under_zram, under_zswap, zswap_name
 from machine import MIB, Missing, TooLong, progress, read, write
 
 JOBS = pathlib.Path(__file__).resolve().parent / "jobs"
@@ -298,14 +298,13 @@ class Programs:
         return result
 
     def rivals(self, job, need, cap):
-        zswap, mib = f"zswap {zswap_compressor()} + swapfile", f"{cap / MIB:.0f}M"
+        zswap, mib = zswap_name(), f"{cap / MIB:.0f}M"
         return [
             (f"spillway --ram {mib}", lambda: self.under_spillway(job, cap)),
             (f"{zswap}, all under the cap", lambda: self.all_under_zswap(job, need, cap)),
-            (f"{zswap}, cgroup v2", lambda: self.in_group(
-                job, lambda once: under_zswap(self.dir, 2 * need, cap, once, version=2), pool_counts=True)),
+            (f"{zswap}, cgroup v2", lambda: under_zswap(self.dir, 2 * need, cap, self.once(job), version=2)),
             ("zram lz4 (+ swapfile), all under the cap", lambda: self.all_under_zram(job, need, cap)),
-            ("swapfile", lambda: self.in_group(job, lambda once: under_swapfile(self.dir, 2 * need, cap, once))),
+            ("swapfile", lambda: under_swapfile(self.dir, 2 * need, cap, self.once(job))),
             ("no limit", lambda: self.run(job)),
         ]
 
@@ -317,19 +316,15 @@ class Programs:
             raise Missing(f"{s['processes_uncapped']} processes ran without the cap")
         return dict(result, stats=s, peak=s["resident_peak_bytes"])
 
-    def in_group(self, job, under, pool_counts=False):
-        """under(once) runs once(enter) within a group."""
-        result = under(lambda enter: self.run(job, enter=enter))
-        if "limited_peak" in result:
-            result["peak"] = result["limited_peak"] + (0 if pool_counts else result.get("pool", 0))
-        return result
+    def once(self, job):
+        return lambda enter: self.run(job, enter=enter)
 
     def all_under_zswap(self, job, need, cap):
         if Group().counts_zswap:
             raise Missing("the group counts the pool here: see the row of cgroup v2")
 
         def once(limit):
-            return self.in_group(job, lambda o: under_zswap(self.dir, 2 * need, limit, o))
+            return under_zswap(self.dir, 2 * need, limit, self.once(job))
 
         limit, _ = self.limit(("zswap", job.name, cap), once, need, cap)
         if not limit:
@@ -338,7 +333,7 @@ class Programs:
 
     def all_under_zram(self, job, need, cap):
         def once(limit, size=2 * need, behind=0):
-            return self.in_group(job, lambda o: under_zram(self.dir, size, limit, o, behind))
+            return under_zram(self.dir, size, limit, self.once(job), behind=behind)
 
         limit, share = self.limit(("zram", job.name, cap), once, need, cap)
         if limit:
@@ -369,9 +364,9 @@ class Programs:
         if which not in self.limits:
             limit, pool = cap, once(cap)["pool"]
             for _ in range(2):
-                limit, share = beside_pool(need, cap, limit, pool)
-                if limit < cap // 10:
-                    limit = 0
+                share = pool / (need - limit)
+                limit = beside_pool(need, cap, share)
+                if not limit:
                     break
                 pool = once(limit)["pool"]
                 if abs(limit + pool - cap) <= cap // 20:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """bench/touch.c, run once under Spillway or under one of its rivals."""
+import copy
 import json
 import os
 import tempfile
@@ -8,43 +9,52 @@ from kernel import Group, beside_pool, under_swapfile, under_zram, under_zswap
 from machine import MIB, Missing, meminfo, read, run_program
 
 LATENCIES = ["p50", "p99", "max"]
+PACKS = 256 * MIB  # enough to see how pages pack
 
 
 class Touch:
     """
-    Each run gives {"us": {phase: us a page}, "seconds": all of it}; where it is known "pool", what held compressed
-    pages, "out", how much of the set did, and "peak", the most that counted against the cap.
+    Each run gives {"us": {phase: us a page}, "seconds": all of it, "cpu": user and system time, without that of the
+    kernel's own threads, "peak": the most memory that all of it took, compressed pages included}; where it is known
+    "pool", what held compressed pages, and "out", how much of the set did.
     """
+    shares = {}  # what a byte that is out takes in a pool: {(which, ratio): bytes}
 
-    def __init__(self, build, folder, cap, options):
-        """options: of the program. The cap is what all_under_...() hold themselves to."""
+    def __init__(self, build, folder, cap, options, ratio="3", checked=True):
+        """
+        options: of the program; ratio: how its pages compress. checked: Spillway's runs compare every byte at the end;
+        "cpu" then is not of the same work, and is left out. The cap is what all_under_...() hold themselves to.
+        """
         self.program, self.spillway = str(build / "bench" / "touch"), str(build / "spillway")
-        self.dir, self.cap, self.options = folder, cap, options
-        self.limits = {}
+        self.dir, self.cap, self.options, self.ratio, self.checked = folder, cap, options, ratio, checked
 
     def words(self, size):
-        return [self.program, str(size // MIB), *self.options]
+        return [self.program, str(size // MIB), f"ratio={self.ratio}", *self.options]
+
+    def ours(self, size):
+        return self.words(size) + (["compare"] if self.checked else [])
 
     def plain(self, size):
-        return self.parse(run_program(self.words(size)))
+        ran = run_program(self.words(size))
+        return dict(self.parse(ran), peak=ran.resident)
 
-    def under_spillway(self, size, cap):
-        stats = tempfile.NamedTemporaryFile(dir=self.dir, prefix="spillway-bench-stats-")
-        with stats:
-            out = run_program([self.spillway, "run", "--ram", str(cap), "--stats", stats.name, "--", *self.words(size),
-                               "compare"], env=dict(os.environ, TMPDIR=self.dir))
+    def under_spillway(self, size, cap, swap=()):
+        with tempfile.NamedTemporaryFile(dir=self.dir, prefix="spillway-bench-stats-") as stats:
+            ran = run_program([self.spillway, "run", "--ram", str(cap), *[f"--swap={s}" for s in swap], "--stats",
+                               stats.name, "--", *self.ours(size)], env=dict(os.environ, TMPDIR=self.dir))
             s = json.loads(read(stats.name))
-        result = self.parse(out)
-        result["stats"] = s
-        result["peak"] = s["resident_peak_bytes"]
-        return result
+        return dict(self.parse(ran), stats=s, peak=s["resident_peak_bytes"])
 
-    def in_library(self, size, fault):
-        """The program with memory of libspillway."""
-        result = self.parse(run_program([f"{self.program}-library", *self.words(size)[1:], "compare",
-                                         f"ram={self.cap}", f"file={self.dir}", f"fault={fault}"]))
-        result["pool"], result["peak"] = (result["stats"][name] for name in ("pool_bytes", "peak_bytes"))
-        return result
+    def in_library(self, size, cap, swap):
+        """The program with memory of libspillway; swap: options of bench/memory_library.c."""
+        program, *words = self.ours(size)
+        ran = run_program([f"{program}-library", *words, f"ram={cap}", *swap])
+        result = self.parse(ran)
+        return dict(result, pool=result["stats"]["pool_bytes"], peak=ran.resident)
+
+    def by_faults(self, size, fault):
+        """In the library, which has a file as well; fault: how faults are served."""
+        return self.in_library(size, self.cap, [f"file={self.dir}", f"fault={fault}"])
 
     def once(self, size):
         return lambda enter: self.parse(run_program(self.words(size), enter=enter))
@@ -52,49 +62,51 @@ class Touch:
     def under_swapfile(self, size, limit):
         return under_swapfile(self.dir, size * 2, limit, self.once(size))
 
-    def under_zswap(self, size, limit, percent=0):
-        return dict(under_zswap(self.dir, size * 2, limit, self.once(size), percent), out=size - limit)
+    def under_zswap(self, size, limit, compressor=None, percent=0, version=None):
+        return dict(under_zswap(self.dir, size * 2, limit, self.once(size), percent, compressor, version),
+                    out=size - limit)
 
-    def under_zram(self, size, limit):
-        return dict(under_zram(self.dir, size * 2, limit, self.once(size)), out=size - limit)
+    def under_zram(self, size, limit, algorithm="lz4"):
+        return dict(under_zram(self.dir, size * 2, limit, self.once(size), algorithm), out=size - limit)
 
     # What does not count against the kernel's limit is taken off it.
 
-    def all_under_zswap_full(self, size):
-        """Of a set that does not fit, compressed: the pool is always full."""
-        one_percent = meminfo("MemTotal") // 100
+    def all_under_zswap(self, size, compressor=None):
+        """With the pool as large as what is out; where that does not fit, with one that is always full."""
         if Group().counts_zswap:
-            return self.under_zswap(size, self.cap)
-        if one_percent > self.cap * 3 // 4:
-            raise Missing("one hundredth of the machine's memory is most of the cap: choose a larger --cap")
-        return self.under_zswap(size, self.cap - one_percent, percent=1)
+            return self.under_zswap(size, self.cap, compressor)
+        limit, percent = self.limit(Touch.under_zswap, size, compressor), 0
+        if not limit:
+            one_percent = meminfo("MemTotal") // 100
+            if one_percent > self.cap * 3 // 4:
+                raise Missing("one hundredth of the machine's memory is most of the cap: choose a larger --cap")
+            limit, percent = self.cap - one_percent, 1
+        return self.under_zswap(size, limit, compressor, percent)
 
-    def all_under_zswap(self, size):
-        if Group().counts_zswap:
-            return self.under_zswap(size, self.cap)
-        return self.under_zswap(size, self.limit(self.under_zswap, size))
-
-    def all_under_zram(self, size):
-        return self.under_zram(size, self.limit(self.under_zram, size))
-
-    def limit(self, once, size):
-        """The limit with which a rival's limit and pool make the cap together, from a run that shows how it packs."""
-        if once not in self.limits:
-            limit = self.cap // 2
-            self.limits[once], _ = beside_pool(size, self.cap, limit, once(size, limit)["pool"])
-        if self.limits[once] < self.cap // 10:
+    def all_under_zram(self, size, algorithm="lz4"):
+        limit = self.limit(Touch.under_zram, size, algorithm)
+        if not limit:
             raise Missing("the set does not fit into the cap, compressed")
-        return self.limits[once]
+        return self.under_zram(size, limit, algorithm)
 
-    @staticmethod
-    def parse(ran):
-        """Lines "stat name bytes", and "phase us [p50 p99 max]"; those become phases of their own, as "phase p50"."""
-        out, seconds = ran
+    def limit(self, under, size, how):
+        """The limit with which a rival's limit and pool make the cap together; 0: there is none."""
+        which = under, how, self.ratio
+        if which not in self.shares:
+            # A run that shows how it packs. It reads as well: some kernels then have pages in memory and in the pool.
+            packs = copy.copy(self)
+            packs.options = []
+            ran = under(packs, PACKS, PACKS // 4, how)
+            self.shares[which] = ran["pool"] / ran["out"]
+        return beside_pool(size, self.cap, self.shares[which])
+
+    def parse(self, ran):
+        """Lines "stat name number", and "phase us [p50 p99 max]"; those become phases of their own, as "phase p50"."""
         us, stats = {}, {}
-        for name, *figures in (line.split() for line in out.splitlines()):
+        for name, *figures in (line.split() for line in ran.out.splitlines()):
             if name == "stat":
                 stats[figures[0]] = int(figures[1])
                 continue
             us[name] = float(figures[0])
             us.update({f"{name} {what}": float(f) for what, f in zip(LATENCIES, figures[1:])})
-        return {"seconds": seconds, "us": us, "stats": stats}
+        return {"seconds": ran.seconds, "us": us, "stats": stats, **({} if self.checked else {"cpu": ran.cpu})}
