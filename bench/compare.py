@@ -7,7 +7,8 @@ from machine import MIB, Missing, TooLong, progress
 
 PHASES = ["fill", "sequential", "random"]
 FIGURES = {"us": "us per page (throughput of the first row over the row's)",
-           "seconds": "seconds (the row's over the first row's)"}
+           "seconds": "seconds (the row's over the first row's)",
+           "cost": "us a page (the row's over the first row's)"}
 BESIDE = {"cpu": (1, "CPU {:.1f} s"), "pool": (MIB, "pool {:.0f} MiB"), "peak": (MIB, "peak {:.0f} MiB"),
           "rescues": (1, "saved from the OOM killer {:.0f} times")}
 

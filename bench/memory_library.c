@@ -68,8 +68,8 @@ void memory_report(void)
 		const char *name;
 		uint64_t value;
 	} all[] = {
-		{"pool_bytes", s.pool_bytes}, {"used_bytes", s.used_bytes},   {"peak_bytes", s.peak_bytes},
-		{"in_pages", s.in_pages},     {"over_events", s.over_events},
+		{"resident_bytes", s.resident_bytes}, {"pool_bytes", s.pool_bytes}, {"used_bytes", s.used_bytes},
+		{"peak_bytes", s.peak_bytes},         {"in_pages", s.in_pages},     {"over_events", s.over_events},
 	};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
