@@ -9,14 +9,12 @@ answers has no picture. Drawn by gnuplot.
 import json
 import pathlib
 import shutil
-import statistics
 import subprocess
 import sys
 
 WIDTH, LINE, HEAD, FOOT, CHARACTER = 960, 21, 70, 60, 7.2  # pixels
 COLOURS = {"library": "#0b4f8a", "spillway": "#3f8fd2", "zswap": "#7d7d7d", "zram": "#9c9c9c", "swapfile": "#bababa",
            "no limit": "#dadada"}
-GIB_PAGES = (1 << 30) // 4096
 SHARES = {2: ("half", "half of the memory it wants"), 4: ("quarter", "a quarter of the memory it wants")}
 
 
@@ -124,23 +122,14 @@ def programs(results):
     return pictures
 
 
-def pool_of(run):
-    """What holds 1 GiB of pages that are out, in MiB; None where the run cannot tell."""
-    tiers = run["stats"].get("tiers") if "stats" in run else None
-    if tiers:
-        pool = next(t for t in tiers if t["kind"] == "zswap")
-        return pool["used_bytes"] / pool["pages"] * GIB_PAGES / (1 << 20) if pool["pages"] else None
-    return run["pool"] / run["out"] * 1024 if run.get("out") else None
-
-
 def pool(results):
     result = results.get("two")
-    rows = [(row["name"], [pool_of(run) for run in row["runs"]]) for row in result["rows"] if not row["missing"]] \
-        if result else []
-    bars = [(name, statistics.median(mib), figure(statistics.median(mib))) for name, mib in rows if None not in mib]
+    bars = [(row["name"], row["pool_of_gib"], figure(row["pool_of_gib"])) for row in result["rows"]
+            if "pool_of_gib" in row] if result else []
     if bars:
         return {"pool": script("How much memory does 1 GiB take that is out, compressed?",
-                               source(result, "Pages that compress to a third"), "MiB of pool: less is better",
+                               source(result, "Pages that compress to a third; Spillway's with all of its bookkeeping"),
+                               "MiB of pool: less is better",
                                [("in the pool", bars)])}
     return {}
 
