@@ -30,10 +30,10 @@ def growth(build, folder, rounds):
         return cost(ran, ran["stats"]["in_pages"], size - ran["stats"]["resident_bytes"])
 
     return {"title": "growth", "parts": [
-        compare(f"Growth, {name}: {RESIDENT // MIB} MiB resident, and more and more out",
-                [(f"{gib} GiB out", lambda gib=gib, run=run: sized(gib << 30, run)) for gib in GIBS], rounds,
-                ["out", "in"], shuffled=True, figures="cost")
-        for name, run in (("spillway run", under_spillway), ("library", in_library))]}
+        dict(compare(f"Growth, {name}: {RESIDENT // MIB} MiB resident, and more and more out",
+                     [(f"{gib} GiB out", lambda gib=gib, run=run: sized(gib << 30, run)) for gib in GIBS], rounds,
+                     ["out", "in"], shuffled=True, figures="cost"), name=name)
+        for name, run in (("library", in_library), ("spillway run", under_spillway))]}
 
 
 def sized(out, run):

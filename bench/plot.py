@@ -9,6 +9,7 @@ answers has no picture. Drawn by gnuplot.
 import json
 import pathlib
 import shutil
+import statistics
 import subprocess
 import sys
 
@@ -96,6 +97,45 @@ def latency(results):
     return {}
 
 
+def seconds(row):
+    return statistics.median(run["seconds"] for run in row["runs"])
+
+
+def work_bars(part):
+    """Of those that differ in nothing but how they compress, the fastest."""
+    *rows, free = [row for row in part["rows"] if not row["missing"]]
+    over = {row["name"]: seconds(row) / seconds(free) for row in rows}
+    fastest = {}
+    for name in sorted(over, key=over.get):
+        fastest.setdefault(name.split()[0], name)
+    return [(name, times, figure(times)) for name, times in over.items() if name in fastest.values()]
+
+
+def work(results):
+    result = results.get("work")
+    parts = [p for p in result["parts"] if not p["rows"][-1]["missing"]] if result else []
+    if parts:
+        return {"work": script("How much longer does the same work take under a cap?",
+                               source(result, "Wall time over that without limit"),
+                               "times as long as without limit: less is better",
+                               [(part["case"], work_bars(part)) for part in parts])}
+    return {}
+
+
+def growth(results):
+    result = results.get("growth")
+    parts = [p for p in result["parts"] if not p["rows"][0]["missing"]] if result else []
+    if parts:
+        return {"growth": script("Does a page cost more when more is out?",
+                                 source(result, "Pages of 3:1; in brackets over that of the first"),
+                                 "microseconds a page: less is better",
+                                 [(what, [(f"{part['name']}, {row['name']}", row[way],
+                                           f"{figure(row[way])}  ({row[way + '_ratio']:.2f})")
+                                          for part in parts for row in part["rows"] if not row["missing"]])
+                                  for way, what in (("out", "goes out"), ("in", "comes in"))])}
+    return {}
+
+
 def program_bars(part):
     """Wall times over that without limit; of runs that were ended, how long they were let."""
     free = next(row for row in part["rows"] if row["name"] == "no limit")["wall"]
@@ -142,10 +182,11 @@ def draw(path, folder):
     results = {r["part"]: r for r in json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["results"]}
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in {**page(results), **latency(results), **programs(results), **pool(results)}.items():
-        to = folder / f"{name}.svg"
-        subprocess.run(["gnuplot"], input=f"set output {quoted(str(to))}\n{text}", text=True, check=True)
-        print(f"picture: {to}")
+    for question in (page, latency, work, growth, programs, pool):
+        for name, text in question(results).items():
+            to = folder / f"{name}.svg"
+            subprocess.run(["gnuplot"], input=f"set output {quoted(str(to))}\n{text}", text=True, check=True)
+            print(f"picture: {to}")
 
 
 if __name__ == "__main__":
