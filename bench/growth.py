@@ -39,9 +39,9 @@ def growth(build, folder, rounds):
 def sized(out, run):
     """run(size, cap, pool), so that `out` of the size is out."""
     cap = RESIDENT + int(out * PACKED)
-    free = meminfo("MemAvailable")
-    if free < cap + RESIDENT:
-        raise Missing(f"it takes {cap // MIB} MiB, and {free // MIB} MiB are free")
+    need, free = cap + RESIDENT, meminfo("MemAvailable")  # the machine has other uses of memory
+    if free < need:
+        raise Missing(f"it needs {need // MIB} MiB, and {free // MIB} MiB are free")
     return run(RESIDENT + out, cap, cap - RESIDENT // 2)
 
 
