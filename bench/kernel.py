@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 
-from machine import Missing, Peak, command, meminfo, read, write
+from machine import Missing, Peak, TooLong, command, meminfo, read, write
 
 V1 = pathlib.Path("/sys/fs/cgroup/memory")
 ZSWAP = pathlib.Path("/sys/module/zswap/parameters")
@@ -66,7 +66,12 @@ class Group:
 
     def run(self, limit, once):
         with self.limited(limit) as enter, Patience(self.path, limit) as patience:
-            result = once(enter)
+            try:
+                result = once(enter)
+            except Missing as e:
+                if patience.rescues and not isinstance(e, TooLong):
+                    raise Missing(f"{e}, saved from the OOM killer {patience.rescues} times before") from e
+                raise
             result["rescues"] = patience.rescues
             with contextlib.suppress(OSError): # memory.peak is younger than memory.max
                 result["peak"] = int(read(self.path / self.peak_name))
