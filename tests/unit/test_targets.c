@@ -124,6 +124,35 @@ static void the_small_hold_no_room(void **state)
 		assert_int_equal(of(s, 12, i)->target, SPW_TARGET_FLOOR);
 }
 
+/* Where nobody wants anything, nobody is asked to give, be he small or cold. */
+static void room_is_left_to_who_needs_none(void **state)
+{
+	struct spw_share s[] = {
+		{.record = 0, .resident = 930 * MIB},
+		{.record = 1, .resident = 20 * MIB},
+	};
+
+	(void)state;
+	spw__targets(s, 2, LIMIT, 0, TICK);
+	for (unsigned i = 0; i < 2; i++)
+		assert_true(s[i].target >= s[i].resident + s[i].resident / 128 + MIB / 2);
+	assert_true(of(s, 2, 1)->target >= 21 * MIB);
+}
+
+/* Many that miss their pages, in a small tree, beside one that sleeps. */
+static void each_of_many_hot_ones_gets_more(void **state)
+{
+	struct spw_share s[6] = {{.record = 0, .resident = 80 * MIB}};
+
+	(void)state;
+	for (unsigned i = 1; i < 6; i++)
+		s[i] = (struct spw_share){.record = i, .resident = 9 * MIB, .heat = 20000};
+	spw__targets(s, 6, 139 * MIB, 4 * MIB, TICK);
+	assert_true(of(s, 6, 0)->target < 80 * MIB + 80 * MIB / 128 + MIB);
+	for (unsigned i = 1; i < 6; i++)
+		assert_true(of(s, 6, i)->target > 10 * MIB);
+}
+
 static void at_the_cap_the_cold_passes_on_to_the_hot(void **state)
 {
 	struct spw_share s[] = {
@@ -218,6 +247,8 @@ int main(void)
 		cmocka_unit_test(room_is_everybodys_far_from_the_cap),
 		cmocka_unit_test(room_is_shared_near_the_cap),
 		cmocka_unit_test(the_small_hold_no_room),
+		cmocka_unit_test(room_is_left_to_who_needs_none),
+		cmocka_unit_test(each_of_many_hot_ones_gets_more),
 		cmocka_unit_test(at_the_cap_the_cold_passes_on_to_the_hot),
 		cmocka_unit_test(the_cold_that_has_something_passes_on),
 		cmocka_unit_test(memory_shared_after_a_fork_counts_once),
