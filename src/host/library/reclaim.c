@@ -341,8 +341,8 @@ void spw__room_give(struct spw_space *s, uint64_t n)
 	if (!n)
 		return;
 	__atomic_sub_fetch(&s->resident, n, __ATOMIC_SEQ_CST);
-	/* Not full any more: who finds somebody else at the pages that could go waits again. */
-	if (__atomic_load_n(&s->full, __ATOMIC_SEQ_CST))
+	/* Not full any more: who finds somebody else at the pages that could go waits again. The pool may still be. */
+	if (__atomic_load_n(&s->full, __ATOMIC_SEQ_CST) && !__atomic_load_n(&s->wanting, __ATOMIC_SEQ_CST))
 		__atomic_store_n(&s->full, false, __ATOMIC_SEQ_CST);
 }
 
@@ -503,8 +503,11 @@ static bool round_once(struct spw_space *s, struct rounds *r)
 		return true;
 	give_notice(s, true);
 	/* Given since it was looked for, and by somebody who could not know: spw__room_give(). */
-	if (headroom(s) >= 0 && !wanting)
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (headroom(s) >= 0 && !wanting) {
 		__atomic_store_n(&s->full, false, __ATOMIC_SEQ_CST);
+		r->fruitless = 0;
+	}
 	return false;
 }
 
