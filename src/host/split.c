@@ -77,7 +77,12 @@ static uint64_t distance(const struct spw__split *s, spw_entry_t e)
 
 unsigned spw__split_soon(const struct spw__split *s, spw_entry_t e, uint64_t evictions)
 {
-	return sampled(hash(e)) && distance(s, e) <= evictions ? SAMPLE : 0;
+	if (!sampled(hash(e)))
+		return 0;
+	uint64_t d = distance(s, e);
+
+	/* Of longer ago than is remembered, nothing is known: it counts. */
+	return d <= evictions || (d == UINT64_MAX && evictions > SPW__SPLIT_TRACKED * SAMPLE) ? SAMPLE : 0;
 }
 
 void spw__split_in(struct spw__split *s, spw_entry_t e, bool from_file, uint64_t ns)
@@ -138,7 +143,7 @@ static uint64_t half_of(const struct spw__split *s, uint64_t pages)
 
 static void fade(uint64_t *n)
 {
-	set(n, get(n) - get(n) / FADE);
+	set(n, get(n) - (get(n) + FADE - 1) / FADE);
 }
 
 void spw__split_turn(struct spw__split *s, uint64_t resident, const struct spw_tier_stats *pool, uint64_t least,

@@ -4,7 +4,7 @@
 /*
  * How much of the cap the pool is to take, and how much is left to what is resident. See split.c.
  *
- * Of one pool that has a file below it. out(), soon() and in() may be called by any thread; turn() by one at a time.
+ * Of one pool; turn() is for one that has a file below it. out(), soon() and in() may be called by any thread; turn() by one at a time.
  */
 #include "tier/tier.h"
 
@@ -13,7 +13,7 @@
 #define SPW__SPLIT_TRACKED 4096u
 #define SPW__SPLIT_OCTAVES 17u
 
-/* All but `went` atomics, without order. Zeroed to begin with. */
+/* Atomics, without order, but for `turned` and `less`, which are turn()'s. Zeroed to begin with. */
 struct spw__split {
 	uint64_t most;       /* bytes that the pool is to take, 0 = as many as it may */
 	uint64_t out;        /* pages that went out, ever: the clock */

@@ -25,7 +25,7 @@
 #define ZERO_RUN     (2u << 20) /* bytes of untouched memory mapped for one fault at most */
 #define ZERO_RUN_MIN (64u << 10)
 #define POLL_MS      1000   /* a fork that failed sends no event; it is noticed this late at most */
-#define SWITCHES_NS  10000u /* what a fault costs that is not seen here: to wake the handler, and the program's thread */
+#define SWITCHES_NS  10000u /* what a fault costs that is not seen here: to wake the handler, and the thread */
 #define OUT_NS       4000u  /* and to take a page out again */
 #define WAIT_ROUNDS  64     /* of at most 1 ms: then the program goes on, over the cap */
 
@@ -250,13 +250,13 @@ static struct served serve_stored(struct spw__agent *a, uint64_t va)
 	unsigned pages = (unsigned)((r.at.to - r.at.from) / SPW_PAGE);
 	uint64_t each = pages ? (spw__plat_now_ns() - began + SWITCHES_NS) / pages + OUT_NS : 0;
 
-	uint64_t resident = (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED) / SPW_PAGE;
+	int64_t resident = __atomic_load_n(&a->resident, __ATOMIC_RELAXED);
 
 	for (unsigned i = 0; i < pages; i++) {
 		uint64_t at = r.at.from + (uint64_t)i * SPW_PAGE;
 		spw_entry_t e = spw__pt_lookup(&a->pt, at);
 
-		count_missed(a, spw__split_soon(&a->split, e, resident));
+		count_missed(a, spw__split_soon(&a->split, e, resident > 0 ? (uint64_t)resident / SPW_PAGE : 0));
 		spw__split_in(&a->split, e, r.from_file >> i & 1, each);
 		spw_free(a->space, &e, 1);
 		spw__pt_came_in(&a->pt, at, 1);

@@ -692,6 +692,7 @@ static void child(void)
 	a->slot = f->child_slot;
 	a->family = true;
 	a->shared_next = 0;
+	a->faults_window = 0; /* the parent's misses */
 	spw__agent_inherit(a);
 	if (spw__thread_start(child_thread, a, 1) < 0)
 		spw__agent_die("cannot start a thread after a fork", EAGAIN);

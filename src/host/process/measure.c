@@ -18,8 +18,8 @@
 #define PUBLISH_NS   10000000ull
 #define SHARED_SHARE 20ull  /* time between two counts of shared pages, in times that one takes */
 #define LITTLE_SHARE 100ull /* where next to nothing is shared by a fork */
-#define TEXT_PART    64u    /* of what is resident: less of files is not looked into */
 #define LITTLE       16u    /* that is, of what is resident */
+#define TEXT_PART    64u    /* less of files is not looked into */
 
 /* Of /proc/self/statm, in pages. */
 struct statm {

@@ -22,8 +22,9 @@
 
 #define MS              1000000ull
 #define RECLAIM_NICE    (-20)
-#define SCANS           3            /* of the map in a row, while they find something */
-#define SCAN_SHARE      20ull        /* time between two, in times that one takes */
+#define SCANS           3     /* of the map in a row, while they find something */
+#define SCAN_SHARE      20ull /* time between two, in times that one takes */
+#define ARM_ROOM        (16ull << 20)
 #define MARGIN_MIN      (1ull << 20) /* bytes below the target that the thread aims at */
 #define GROWTH          8ull         /* bytes a nanosecond: faster than memory can be touched */
 #define TICK_MAX        (50 * MS)
@@ -44,6 +45,16 @@
 #define HEAT_PARTS      10u
 #define SWEEPS          16u /* more than a page in use is spared for */
 #define SWEPT_LEAST     (SWEEPS * SPW_FRAMES_BATCH / 4)
+
+/*
+ * With how little room to arm. That takes a ms, on a busy machine ten, and a program can fill some MiB in each.
+ */
+static uint64_t near_cap(uint64_t target)
+{
+	uint64_t room = target / 8 + ARM_ROOM;
+
+	return room < target / 2 ? room : target / 2;
+}
 
 static uint64_t margin(uint64_t target)
 {
@@ -500,12 +511,12 @@ static void each_second(struct spw__agent *a)
 	}
 }
 
-/* Of the last second, and mostly of its end: a process that is left too little is to get more soon. */
+/* Of the last second and, less and less, of those before: a process that is left too little is to get more soon. */
 static void publish_heat(struct spw__agent *a)
 {
 	uint64_t heat = __atomic_load_n(&a->rec->heat, __ATOMIC_RELAXED);
 
-	heat -= heat / HEAT_PARTS;
+	heat -= (heat + HEAT_PARTS - 1) / HEAT_PARTS;
 	heat += __atomic_exchange_n(&a->faults_window, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&a->rec->heat, heat, __ATOMIC_RELAXED);
 }
@@ -571,7 +582,7 @@ int spw__reclaim_thread(void *agent)
 			supervisor_gone(a);
 			r.watched_at = now;
 		}
-		if (!a->armed && room < target / 8 + MARGIN_MIN && spw__agent_arm(a)) {
+		if (!a->armed && room < near_cap(target) && spw__agent_arm(a)) {
 			a->refused = true;
 			spw__unlock(&a->work);
 			return 0;
