@@ -144,7 +144,7 @@ void spw__account(struct spw_space *s, struct spw_space_stats *st)
 static int64_t headroom(const struct spw_space *s)
 {
 	return (int64_t)__atomic_load_n(&s->budget, __ATOMIC_RELAXED) -
-	       (int64_t)__atomic_load_n(&s->resident, __ATOMIC_RELAXED);
+	       (int64_t)__atomic_load_n(&s->resident, __ATOMIC_SEQ_CST);
 }
 
 /* ---- taking out ---- */
@@ -503,7 +503,6 @@ static bool round_once(struct spw_space *s, struct rounds *r)
 		return true;
 	give_notice(s, true);
 	/* Given since it was looked for, and by somebody who could not know: spw__room_give(). */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (headroom(s) >= 0 && !wanting) {
 		__atomic_store_n(&s->full, false, __ATOMIC_SEQ_CST);
 		r->fruitless = 0;

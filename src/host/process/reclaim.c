@@ -24,7 +24,7 @@
 #define RECLAIM_NICE    (-20)
 #define SCANS           3     /* of the map in a row, while they find something */
 #define SCAN_SHARE      20ull /* time between two, in times that one takes */
-#define ARM_ROOM        (16ull << 20)
+#define ARM_ROOM        (4ull << 20)
 #define MARGIN_MIN      (1ull << 20) /* bytes below the target that the thread aims at */
 #define GROWTH          8ull         /* bytes a nanosecond: faster than memory can be touched */
 #define TICK_MAX        (50 * MS)
