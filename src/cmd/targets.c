@@ -2,8 +2,8 @@
 /*
  * Equal shares would evict what a busy process needs while an idle one keeps what it never looks at; taking from the
  * largest punishes the one that the cap is there for. What tells them apart is heat, the pages that a process had to
- * read back soon after they went (one that reads its memory through once has none): over its size, it says how much it would
- * miss the next page that it gives.
+ * read back soon after they went (one that reads its memory through once has none): over its size, it says how much it
+ * would miss the next page that it gives.
  *
  * Over the budget the coldest give first. At the budget nothing would ever move again, however hot one has become, so
  * there the coldest passes on as much as the hottest reads back in the same time. Under it the room is everybody's:

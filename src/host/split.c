@@ -131,7 +131,10 @@ static uint64_t half_of(const struct spw__split *s, uint64_t pages)
 		uint64_t back = get(&s->back[i]);
 
 		stay = stay > back ? stay - back : 0;
-		/* By the sample, all that went out has come back. If it is most of what is looked for, that is chance. */
+		/*
+		 * By the sample, all that went out has come back. Chance, if most of the half is found by then; else
+		 * the pool has pages that went longer ago than is known.
+		 */
 		if (!stay)
 			return left * 4 < pages / 2 ? evictions : UINT64_MAX;
 		if (left * seen / stay < evictions)

@@ -4,7 +4,8 @@
 /*
  * How much of the cap the pool is to take, and how much is left to what is resident. See split.c.
  *
- * Of one pool; turn() is for one that has a file below it. out(), soon() and in() may be called by any thread; turn() by one at a time.
+ * Of one pool; turn() is for one that has a file below it. out(), soon() and in() may be called by any thread; turn() by
+ * one at a time.
  */
 #include "tier/tier.h"
 

@@ -240,7 +240,9 @@ static void put(struct spw__agent *a, uint64_t asked, struct restored *r)
 	placed(a, (unsigned)((r->at.to - r->at.from) / SPW_PAGE));
 }
 
-/* The page at va has its bytes in a tier. What has been put in place, and that page: if it has not, it is tried again. */
+/*
+ * The page at va has its bytes in a tier. What has been put in place, and that page: if it has not, it is tried again.
+ */
 static struct served serve_stored(struct spw__agent *a, uint64_t va)
 {
 	uint64_t began = spw__plat_now_ns();
