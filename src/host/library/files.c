@@ -301,6 +301,8 @@ bool spw__request_serve(struct spw_space *s, struct spw__seat *seat)
 	if (ret == 0)
 		__atomic_add_fetch(&s->files, q->drain ? -1u : 1u, __ATOMIC_RELAXED);
 	q->begun = false;
+	/* Before who asked goes on: what is left for the bookkeeping of a file is nobody's to fill from here. */
+	spw__account(s, NULL);
 	q->result = ret;
 	__atomic_store_n(&q->state, SPW__REQUEST_DONE, __ATOMIC_RELEASE);
 	spw__wake_all(&q->state);

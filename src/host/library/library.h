@@ -149,20 +149,21 @@ struct spw_space {
 
 	/* A, atomics. */
 	uint64_t ram, zswap_bytes;
-	uint64_t resident; /* pages, those that are about to be counted */
-	uint64_t budget;   /* pages that may be */
-	uint64_t pool;     /* bytes that the pool may take */
-	uint64_t used;     /* leaves that regions have, or that wait for their entries */
-	uint32_t spare;    /* of the pages that may be in memory twice, while they are stored: those that are not */
-	uint64_t pinned;   /* pages */
-	uint64_t peak;     /* bytes */
-	uint32_t inside;   /* threads that may use a tier */
-	uint32_t gate;     /* 1: nobody enters */
-	uint32_t full;     /* 1: no tier has room, and none can be made */
-	uint32_t room;     /* futex: something was given back */
-	uint32_t wanting;  /* threads that wait for room in the pool */
-	uint32_t kick;     /* futex: the thread is wanted */
-	uint32_t asleep;   /* the thread is */
+	uint64_t resident;    /* pages, those that are about to be counted */
+	uint64_t budget_turn; /* pages that may be: the low half; the high one: of which of the looks that is */
+	uint32_t looks;
+	uint64_t pool;    /* bytes that the pool may take */
+	uint64_t used;    /* leaves that regions have, or that wait for their entries */
+	uint32_t spare;   /* of the pages that may be in memory twice, while they are stored: those that are not */
+	uint64_t pinned;  /* pages */
+	uint64_t peak;    /* bytes */
+	uint32_t inside;  /* threads that may use a tier */
+	uint32_t gate;    /* 1: nobody enters */
+	uint32_t full;    /* 1: no tier has room, and none can be made */
+	uint32_t room;    /* futex: something was given back */
+	uint32_t wanting; /* threads that wait for room in the pool */
+	uint32_t kick;    /* futex: the thread is wanted */
+	uint32_t asleep;  /* the thread is */
 	uint32_t regions;
 	uint32_t stop;
 
@@ -299,6 +300,8 @@ int spw__take_out(struct spw_space *s, struct spw__seat *seat, uint32_t *o, uint
 void spw__drop(struct spw_space *s, const uint32_t *o, unsigned n);
 /* What may be resident, from what the pool and the bookkeeping take now. st: what that is, or NULL. Inside. */
 void spw__account(struct spw_space *s, struct spw_space_stats *st);
+/* Pages that may be resident, by the last account. */
+uint32_t spw__budget(const struct spw_space *s);
 /* Pages of a cap of `ram` bytes that may be in memory twice, while they are stored. */
 uint32_t spw__spare(uint64_t ram);
 void spw__kick(struct spw_space *s);

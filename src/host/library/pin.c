@@ -86,7 +86,7 @@ int spw_region_pin(struct spw_region *r, size_t offset, size_t bytes)
 	if (!spw__region_has(r, offset, bytes))
 		return -EINVAL;
 	if (__atomic_load_n(&s->pinned, __ATOMIC_RELAXED) + unpinned(r, from, from + bytes) >
-	    __atomic_load_n(&s->budget, __ATOMIC_RELAXED) / PINNED_PART)
+	    spw__budget(s) / PINNED_PART)
 		return -ENOMEM;
 	while (va < from + bytes && !ret) {
 		struct spw__call c;

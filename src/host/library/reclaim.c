@@ -112,8 +112,29 @@ static uint64_t look(struct spw_space *s, struct spw_tier_stats *pool)
 	return after * SPW_PAGE;
 }
 
+/*
+ * Whoever looked later knows better: one who was driven from the CPU since he looked would let in what has gone to the
+ * pool meanwhile.
+ */
+static void set_budget(struct spw_space *s, uint32_t turn, uint64_t pages)
+{
+	uint64_t was = __atomic_load_n(&s->budget_turn, __ATOMIC_RELAXED), is;
+
+	pages = pages > BUDGET_LEAST ? pages : BUDGET_LEAST;
+	is = (uint64_t)turn << 32 | (pages < UINT32_MAX ? pages : UINT32_MAX);
+	while ((int32_t)(turn - (uint32_t)(was >> 32)) > 0 &&
+	       !__atomic_compare_exchange_n(&s->budget_turn, &was, is, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+}
+
+uint32_t spw__budget(const struct spw_space *s)
+{
+	return (uint32_t)__atomic_load_n(&s->budget_turn, __ATOMIC_RELAXED);
+}
+
 void spw__account(struct spw_space *s, struct spw_space_stats *st)
 {
+	uint32_t turn = __atomic_add_fetch(&s->looks, 1, __ATOMIC_RELAXED);
 	uint64_t ram = __atomic_load_n(&s->ram, __ATOMIC_RELAXED),
 		 zswap = __atomic_load_n(&s->zswap_bytes, __ATOMIC_RELAXED);
 	struct spw_tier_stats pool;
@@ -123,7 +144,7 @@ void spw__account(struct spw_space *s, struct spw_space_stats *st)
 	uint64_t left = fixed < ram ? ram - fixed : 0, part = left / 100 * POOL_MOST;
 	uint64_t budget = pool.used_bytes < left ? (left - pool.used_bytes) / SPW_PAGE : 0;
 
-	__atomic_store_n(&s->budget, budget > BUDGET_LEAST ? budget : BUDGET_LEAST, __ATOMIC_RELAXED);
+	set_budget(s, turn, budget);
 	/* Whatever goes to a file goes through the pool. */
 	part = part > POOL_LEAST ? part : POOL_LEAST;
 	__atomic_store_n(&s->pool, zswap < part ? zswap : part, __ATOMIC_RELAXED);
@@ -143,8 +164,7 @@ void spw__account(struct spw_space *s, struct spw_space_stats *st)
 /* Pages that may still come in; negative: over. */
 static int64_t headroom(const struct spw_space *s)
 {
-	return (int64_t)__atomic_load_n(&s->budget, __ATOMIC_RELAXED) -
-	       (int64_t)__atomic_load_n(&s->resident, __ATOMIC_SEQ_CST);
+	return (int64_t)spw__budget(s) - (int64_t)__atomic_load_n(&s->resident, __ATOMIC_SEQ_CST);
 }
 
 /* ---- taking out ---- */
@@ -381,8 +401,7 @@ bool spw__pool_wait(struct spw_space *s)
 void spw__room_take(struct spw_space *s, struct spw__seat *seat, unsigned n)
 {
 	__atomic_add_fetch(&s->resident, n, __ATOMIC_RELAXED);
-	if (headroom(s) < (int64_t)(__atomic_load_n(&s->budget, __ATOMIC_RELAXED) / ROOM_LOW) &&
-	    __atomic_load_n(&s->asleep, __ATOMIC_RELAXED))
+	if (headroom(s) < (int64_t)(spw__budget(s) / ROOM_LOW) && __atomic_load_n(&s->asleep, __ATOMIC_RELAXED))
 		spw__kick(s);
 	while (headroom(s) < 0) {
 		if (take_batch(s, seat) > 0)
@@ -471,7 +490,7 @@ static void upkeep(struct spw_space *s, struct rounds *r)
 static bool round_once(struct spw_space *s, struct rounds *r)
 {
 	bool wanting = __atomic_load_n(&s->wanting, __ATOMIC_SEQ_CST), moving = writeback(s, r);
-	bool enough = headroom(s) >= (int64_t)(__atomic_load_n(&s->budget, __ATOMIC_RELAXED) / ROOM_HIGH);
+	bool enough = headroom(s) >= (int64_t)(spw__budget(s) / ROOM_HIGH);
 
 	if (enough && !wanting) {
 		spw__account(s, NULL);

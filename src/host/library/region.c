@@ -372,7 +372,7 @@ bool spw__region_has_pins(struct spw_region *r, uint64_t from, uint64_t to)
 static void fetch(struct spw_region *r, uint64_t from, uint64_t to)
 {
 	struct spw_space *s = r->space;
-	uint64_t room = __atomic_load_n(&s->budget, __ATOMIC_RELAXED) / 4 * 3;
+	uint64_t room = spw__budget(s) / 4 * 3;
 
 	uint32_t o;
 
