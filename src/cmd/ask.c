@@ -108,10 +108,12 @@ static void show_progress(const json_t *a, const char *what)
 	fprintf(stderr, "\r%s: %lld of %lld pages left \033[K", what, left, of);
 }
 
-int spw__ask(int fd, json_t *r, int with, const char *what, json_t **answer)
+/*
+ * Makes the request; takes it and the connection over. The last answer, or NULL: errno EAGAIN, the run does not answer;
+ * anything else, it has ended.
+ */
+static json_t *last_answer(int fd, json_t *r, int with, const char *what)
 {
-	if (!r)
-		return spw__fail("%s: not UTF-8, in which requests are made", what);
 	char *text = json_dumps(r, JSON_COMPACT);
 	bool shown = false, sent = text && !spw__handover_send(fd, text, strlen(text), with);
 	json_t *a = NULL;
@@ -123,9 +125,17 @@ int spw__ask(int fd, json_t *r, int with, const char *what, json_t **answer)
 		shown = isatty(STDERR_FILENO);
 		json_decref(a);
 	}
+	int err = errno;
 	close(fd);
 	if (shown)
 		fputs("\r\033[K", stderr);
+	errno = err;
+	return a;
+}
+
+/* What an answer says, or that there is none (errno: last_answer); takes it over. */
+static int take_answer(json_t *a, const char *what, json_t **answer)
+{
 	if (!a)
 		return spw__fail(errno == EAGAIN ? "%s: the run does not answer; is it stopped?"
 						 : "%s: the run has ended",
@@ -137,6 +147,13 @@ int spw__ask(int fd, json_t *r, int with, const char *what, json_t **answer)
 	else
 		json_decref(a);
 	return failed;
+}
+
+int spw__ask(int fd, json_t *r, int with, const char *what, json_t **answer)
+{
+	if (!r)
+		return spw__fail("%s: not UTF-8, in which requests are made", what);
+	return take_answer(last_answer(fd, r, with, what), what, answer);
 }
 
 int spw__swapoff(char **argv)
@@ -234,18 +251,21 @@ static void print_tiers(const json_t *run)
 	json_array_foreach(json_object_get(run, "tiers"), i, t) print_trouble(t);
 }
 
-static json_t *ask_one(int fd, const char *pid)
+/* What the run says of itself, or NULL; that it has ended is said only if it was `asked_for`. */
+static json_t *ask_one(int fd, const char *pid, bool asked_for)
 {
-	json_t *run = NULL;
+	json_t *run = NULL, *a = last_answer(fd, json_pack("{s:s}", "do", "list"), -1, pid);
 
-	if (spw__ask(fd, json_pack("{s:s}", "do", "list"), -1, pid, &run))
+	if (!a && errno != EAGAIN && !asked_for)
+		return NULL;
+	if (take_answer(a, pid, &run))
 		return NULL;
 	/* In a pid namespace it knows itself by another. */
 	json_object_set_new(run, "pid", json_integer(atoi(pid)));
 	return run;
 }
 
-/* Every run that this user may ask. */
+/* Every run that this user may ask. Runs end while this looks: those are not listed, as if it had looked later. */
 static json_t *ask_all(void)
 {
 	json_t *all = json_array();
@@ -255,7 +275,7 @@ static json_t *ask_all(void)
 		if (!isdigit((unsigned char)e->d_name[0]))
 			continue;
 		int fd = spw__ask_connect((pid_t)atoi(e->d_name));
-		json_t *run = fd >= 0 ? ask_one(fd, e->d_name) : NULL;
+		json_t *run = fd >= 0 ? ask_one(fd, e->d_name, false) : NULL;
 		if (run)
 			json_array_append_new(all, run);
 	}
@@ -282,7 +302,7 @@ int spw__list(char **argv)
 	}
 	if (pid && spw__ask_open(pid, &fd))
 		return SPW_EXIT_FAILED;
-	json_t *found = pid ? ask_one(fd, pid) : ask_all();
+	json_t *found = pid ? ask_one(fd, pid, true) : ask_all();
 	if (!found)
 		return SPW_EXIT_FAILED;
 	if (json) {

@@ -289,6 +289,25 @@ shut() { said 125 "$1: in use by a spillway run" mkswap --force "$1"; }
 	finish
 }
 
+@test "a run that ends while list waits for it is not listed, and nothing is said" {
+	sleep 60 &
+	local program=$!
+	"$SPILLWAY" run --quiet --ram 28M -- bash -c "echo >'$T/up'; exec tail --pid=$program -f /dev/null" &
+	run=$!
+	until [ -s "$T/up" ]; do sleep 0.01; done
+	kill -STOP "$run"
+	"$SPILLWAY" list >"$T/all" 2>"$T/said" &
+	local list=$!
+	# It has asked: the connection is in the backlog of the run that is stopped.
+	until ls -l "/proc/$list/fd" | grep -q socket && grep -q ' (spillway) S ' "/proc/$list/stat"; do sleep 0.01; done
+	kill -KILL "$run"
+	wait "$list"
+	kill "$program"
+	cat "$T/all" "$T/said"
+	[ ! -s "$T/said" ]
+	run ! grep "^$run " "$T/all"
+}
+
 @test "set down and up again gives the pool its size back" {
 	begin --swap file,size=100M
 	"$SPILLWAY" set "$run" --ram 16M
