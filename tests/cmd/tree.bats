@@ -74,6 +74,35 @@ load lib
 	[ "$used" -ge $((2 << 20)) ] && [ "$used" -lt $((8 << 20)) ]
 }
 
+# Nine tenths of so small a cap, and what Spillway takes beside the pool, are all of it.
+@test "a pool that would leave the program nothing goes to the file" {
+	cat >"$T/fill.c" <<-'END'
+		#include <stdlib.h>
+		#include <unistd.h>
+		#define PAGES 32768u
+		int main(void)
+		{
+			static unsigned long page[PAGES][512], x = 1;
+			for (unsigned i = 0; i < PAGES; i++) {
+				for (unsigned at = 0; at < 180; at++)
+					page[i][at] = x = x * 6364136223846793005 + 1442695040888963407;
+				page[i][511] = i;
+				/* Until it is held: how fast that is, is another question. */
+				if (i < PAGES / 2 && i % 256 == 0)
+					usleep(2000);
+			}
+			for (unsigned i = 0; i < 8 * PAGES; i++)
+				if (page[i % PAGES][511] != i % PAGES)
+					return 1;
+			return 0;
+		}
+	END
+	$CC -O1 "$T/fill.c" -o "$T/fill"
+	"$SPILLWAY" run --ram 24M --stats "$T/stats" -- "$T/fill"
+	jq -c '[.resident_peak_bytes, .tiers[].pages]' "$T/stats"
+	[ "$(jq .resident_peak_bytes "$T/stats")" -lt $((32 << 20)) ]
+}
+
 # Each has all of it resident, and the three of them together more than the cap.
 @test "a file that several processes have mapped counts once" {
 	mkfifo "$T/ready" "$T/stop"
