@@ -249,12 +249,14 @@ class Programs:
         self.env = dict(os.environ, TMPDIR=folder, LC_ALL="C", PYTHONHASHSEED="0")
         self.plain, self.limits = {}, {}
 
-    def measure(self):
+    def measure(self, earlier):
+        """Those that are wanted, beside the parts that others have had earlier."""
         tmpfs = "/dev/shm" if os.access("/dev/shm", os.W_OK) else self.dir
         with tempfile.TemporaryDirectory(dir=tmpfs, prefix="spillway-bench-") as home:
             progress("programs: their inputs")
-            parts = [part for job in jobs(pathlib.Path(home), self.size) if self.only in job.name
-                     for part in self.at_all_caps(job)]
+            parts = [part for job in jobs(pathlib.Path(home), self.size) for part in
+                     (self.at_all_caps(job) if self.only in job.name else
+                      [part for part in earlier if part["program"] == job.name])]
         return {"title": "programs", "parts": parts, **tell(parts)}
 
     def at_all_caps(self, job):
@@ -276,7 +278,7 @@ class Programs:
             title = f"{job.name}: {need / MIB:.0f} MiB under {cap / MIB:.0f} MiB, {name}"
             yield dict(compare(title, self.rivals(job, need, cap), self.rounds, ["wall", "cpu"], shuffled=True,
                                figures="seconds"),
-                       program=job.name, share=share, need_bytes=need, cap_bytes=cap)
+                       program=job.name, share=share, rounds=self.rounds, need_bytes=need, cap_bytes=cap)
 
     def know(self, job):
         """Its peak; keeps what it prints and how long it may take."""
