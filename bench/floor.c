@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,14 +29,19 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1; newer than Debian 12's headers */
+#endif
+
 #define PAGES      1024u
 #define BYTES      (PAGES * PAGE)
 #define MOST       64u /* pages of a call */
+#define HUGE       (2u << 20)
 #define SWEEPS     101u
 #define FILE_BYTES (1ull << 30)
 #define FEW        20u /* calls of a sweep, of a step that takes long */
 
-static char *region, *source, *forbidden, *unregistered;
+static char *region, *source, *forbidden, *unregistered, *huge;
 static uint8_t *packed;
 static uint32_t packed_len;
 static void *work;
@@ -45,6 +51,8 @@ static char *served;
 static void (*answer)(char *page);
 static uint64_t random_state = 1;
 static bool unknown; /* the step that is being measured */
+static cpu_set_t everywhere;
+static pid_t server_thread;
 
 static void must(bool ok, const char *what)
 {
@@ -98,6 +106,19 @@ static void on_bus(int sig, siginfo_t *info, void *context)
 	answer((char *)((uintptr_t)info->si_addr & ~(uintptr_t)(PAGE - 1)));
 }
 
+/* This thread and the one that serves, or each anywhere. */
+static void bind_to_one_cpu(bool one)
+{
+	cpu_set_t cpus = everywhere;
+
+	for (unsigned cpu = 0, kept = 0; one && cpu < CPU_SETSIZE; cpu++) {
+		if (CPU_ISSET(cpu, &cpus) && kept++)
+			CPU_CLR(cpu, &cpus);
+	}
+	must(!sched_setaffinity(0, sizeof(cpus), &cpus) && !sched_setaffinity(server_thread, sizeof(cpus), &cpus),
+	     "sched_setaffinity");
+}
+
 /* ---- how the region is to be when a sweep begins ---- */
 
 static void empty(void)
@@ -124,6 +145,15 @@ static void empty_beside_full(void)
 	memset(unregistered, 1, BYTES);
 }
 
+/* The first move of each huge page splits it. */
+static void empty_beside_huge(void)
+{
+	empty();
+	must(!madvise(huge, BYTES, MADV_DONTNEED), "MADV_DONTNEED");
+	memset(huge, 1, BYTES);
+	unknown |= madvise(huge, BYTES, MADV_COLLAPSE) != 0;
+}
+
 static void empty_unregistered(void)
 {
 	must(!madvise(unregistered, BYTES, MADV_DONTNEED), "MADV_DONTNEED");
@@ -132,6 +162,12 @@ static void empty_unregistered(void)
 static void empty_served(void)
 {
 	must(!madvise(served, BYTES, MADV_DONTNEED), "MADV_DONTNEED");
+}
+
+static void empty_served_here(void)
+{
+	bind_to_one_cpu(true);
+	empty_served();
 }
 
 static void as_it_is(void)
@@ -216,6 +252,11 @@ static void zero(size_t at, unsigned pages)
 static void move(size_t at, unsigned pages)
 {
 	unknown |= spw__uffd_move(uffd, region + at, unregistered + at, pages * PAGE) < 0;
+}
+
+static void move_huge(size_t at, unsigned pages)
+{
+	unknown |= spw__uffd_move(uffd, region + at, huge + at, pages * PAGE) < 0;
 }
 
 static void protect(size_t at, unsigned pages)
@@ -304,6 +345,7 @@ static double measure(const struct step *s)
 
 static void *read_without_end(void *stop)
 {
+	must(!sched_setaffinity(0, sizeof(everywhere), &everywhere), "sched_setaffinity");
 	while (!__atomic_load_n((bool *)stop, __ATOMIC_RELAXED))
 		;
 	return NULL;
@@ -325,6 +367,7 @@ static double measure_beside(const struct step *s)
 static void run(const struct step *s)
 {
 	unknown = false;
+	bind_to_one_cpu(false);
 	double alone = measure(s), beside = unknown ? 0 : measure_beside(s);
 
 	if (unknown)
@@ -342,6 +385,7 @@ static const struct step steps[] = {
 	{"sigbus-copy", empty, bus_copy, 1, 0},
 	{"sigbus-unprotect", fill_protected, bus_unprotect, 1, 0},
 	{"thread-copy", empty_served, thread_copy, 1, FEW},
+	{"thread-copy-one-cpu", empty_served_here, thread_copy, 1, FEW},
 	{"copy", empty, copy, 1, 0},
 	{"copy", empty, copy, 16, 0},
 	{"copy", empty, copy, 64, 0},
@@ -349,6 +393,7 @@ static const struct step steps[] = {
 	{"move", empty_beside_full, move, 1, 0},
 	{"move", empty_beside_full, move, 16, 0},
 	{"move", empty_beside_full, move, 64, 0},
+	{"move-huge", empty_beside_huge, move_huge, 64, 0},
 	{"protect", fill, protect, 1, 0},
 	{"protect", fill, protect, 16, 0},
 	{"protect", fill, protect, 64, 0},
@@ -373,6 +418,7 @@ static void *serve(void *unused)
 	struct uffd_msg m;
 
 	(void)unused;
+	__atomic_store_n(&server_thread, (pid_t)syscall(SYS_gettid), __ATOMIC_RELAXED);
 	while (poll(&p, 1, -1) > 0)
 		while (read(served_uffd, &m, sizeof(m)) == sizeof(m))
 			spw__uffd_copy(served_uffd,
@@ -408,13 +454,19 @@ static void set_up_memory(void)
 	region = map(BYTES, PROT_READ | PROT_WRITE);
 	served = map(BYTES, PROT_READ | PROT_WRITE);
 	unregistered = map(BYTES, PROT_READ | PROT_WRITE);
+	huge = map(BYTES + HUGE, PROT_READ | PROT_WRITE);
+	huge += (HUGE - (uintptr_t)huge % HUGE) % HUGE;
+	madvise(huge, BYTES, MADV_HUGEPAGE);
 	forbidden = map(PAGE, PROT_NONE);
 	uffd = open_uffd(UFFD_FEATURE_SIGBUS | UFFD_FEATURE_PAGEFAULT_FLAG_WP, region);
 	served_uffd = open_uffd(UFFD_FEATURE_PAGEFAULT_FLAG_WP, served);
 	catch (SIGSEGV, on_segv);
 	catch (SIGBUS, on_bus);
 	self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	must(!sched_getaffinity(0, sizeof(everywhere), &everywhere), "sched_getaffinity");
 	must(!pthread_create(&server, NULL, serve, NULL), "thread");
+	while (!__atomic_load_n(&server_thread, __ATOMIC_RELAXED))
+		sched_yield();
 }
 
 static void set_up_codec(void)

@@ -32,9 +32,11 @@ def bold(text):
 
 
 def source(result, what):
-    """Where the figures come from, below the title."""
+    """Where the figures come from, below the title; a program may have been measured at another time than the rest."""
     machine = result["machine"]
-    return (f"{what}. Median of {result['rounds']} rounds, {machine['cpu']}, {machine['cores']} CPUs, Linux "
+    rounds = [part.get("rounds", result["rounds"]) for part in result.get("parts", [{}])]
+    times = " to ".join(str(n) for n in sorted({min(rounds), max(rounds)}))
+    return (f"{what}. Median of {times} rounds, {machine['cpu']}, {machine['cores']} CPUs, Linux "
             f"{machine['kernel'].split('-')[0]}, {result['date']}")
 
 

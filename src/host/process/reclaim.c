@@ -39,10 +39,10 @@
 #define FEW             8u /* a part of what is shared, that a round of the sweep found of others */
 #define STAGING_LEAST   (1ull << 20)
 #define STAGING_MOST    (4ull << 20)
-#define BESIDE_POOL     (6ull << 20)
-#define WRITEBACK_BYTES (1u << 20) /* asked for at a time */
-#define RESCUE_STEP     (1u << 20) /* bytes that the pool grows by for what is on a dead tier */
-#define SQUEEZE_STEP    16u        /* the part of the pool that is given back to a program that has nothing left */
+#define BESIDE_POOL     (6ull << 20) /* frames, buffers of files and margin: 3 to 4; the rest for the program */
+#define WRITEBACK_BYTES (1u << 20)   /* asked for at a time */
+#define RESCUE_STEP     (1u << 20)   /* bytes that the pool grows by for what is on a dead tier */
+#define SQUEEZE_STEP    16u          /* the part of the pool that is given back to a program that has nothing left */
 #define SQUEEZE_LEAST   (1ull << 20)
 #define HEAT_PARTS      10u
 #define SWEEPS          16u /* more than a page in use is spared for */
@@ -129,32 +129,36 @@ static uint64_t pool_share(const struct spw__agent *a)
 }
 
 /*
- * What of its share the pool is to take. With a file behind it, never what the program, the frames and the buffers need:
+ * What of its share the pool may take. With a file behind it, never what the program, the frames and the buffers need:
  * of a cap of 32 MiB a share of 90 % leaves less than those take, and a program with nothing in memory can only be let
  * go over the cap.
  */
-static uint64_t pool_limit(const struct spw__agent *a, uint64_t share)
+static uint64_t pool_room(const struct spw__agent *a, uint64_t share)
 {
-	uint64_t most = __atomic_load_n(&a->split.most, __ATOMIC_RELAXED), target = spw__agent_target(a);
-	uint64_t limit = most && most < share ? most : share;
+	uint64_t target = spw__agent_target(a), rest = target > BESIDE_POOL ? target - BESIDE_POOL : 0;
 
-	if (a->tiers.files) {
-		uint64_t rest = target > BESIDE_POOL ? target - BESIDE_POOL : 0;
+	if (!a->tiers.files)
+		return share;
+	rest = rest > staging(a) ? rest : staging(a);
+	return share < rest ? share : rest;
+}
 
-		rest = rest > staging(a) ? rest : staging(a);
-		limit = limit < rest ? limit : rest;
-	}
-	return limit + a->rescue;
+/* What it is to take of that. */
+static uint64_t pool_limit(const struct spw__agent *a, uint64_t room)
+{
+	uint64_t most = __atomic_load_n(&a->split.most, __ATOMIC_RELAXED);
+
+	return (most && most < room ? most : room) + a->rescue;
 }
 
 /* More of the pool or more of the program? Only where what leaves the pool has a place. */
-static void move_split(struct spw__agent *a, uint64_t share, const struct spw_tier_stats *pool)
+static void move_split(struct spw__agent *a, uint64_t room, const struct spw_tier_stats *pool)
 {
 	uint64_t all = (uint64_t)__atomic_load_n(&a->resident, __ATOMIC_RELAXED);
 
 	if (zswap_bytes(a))
 		spw__split_turn(&a->split, all > pool->used_bytes ? (all - pool->used_bytes) / SPW_PAGE : 0, pool,
-				staging(a), share);
+				staging(a), room);
 }
 
 /*
@@ -204,7 +208,7 @@ static bool send(struct spw__agent *a, bool raw_only, bool may_clean)
 static bool writeback(struct spw__agent *a, bool may_clean)
 {
 	struct spw_tier_stats ts;
-	uint64_t share = pool_share(a), limit = pool_limit(a, share);
+	uint64_t share = pool_share(a), room = pool_room(a, share), limit = pool_limit(a, room);
 
 	/* With a file, a pool that is to be smaller takes pages in while it sends others on. */
 	spw__zswap_set_size(a->zswap, a->tiers.files ? share + a->rescue : limit);
@@ -212,7 +216,7 @@ static bool writeback(struct spw__agent *a, bool may_clean)
 		return false;
 	spw_writeback_poll(a->space, 0);
 	a->zswap->ops->stats(a->zswap, &ts);
-	move_split(a, share, &ts);
+	move_split(a, room, &ts);
 	if (ts.used_bytes * 100 > limit * POOL_HIGH || !zswap_bytes(a))
 		a->draining = true;
 	else if (ts.used_bytes * 100 < limit * POOL_LOW)
@@ -278,7 +282,7 @@ static void end_rescue_room(struct spw__agent *a)
 	if (!a->rescue || a->tiers.rescuing)
 		return;
 	a->zswap->ops->stats(a->zswap, &ts);
-	uint64_t least = pool_limit(a, pool_share(a)) - a->rescue,
+	uint64_t least = pool_limit(a, pool_room(a, pool_share(a))) - a->rescue,
 		 over = ts.used_bytes > least ? ts.used_bytes - least : 0;
 
 	a->rescue = over < a->rescue ? over : a->rescue;
