@@ -24,6 +24,7 @@
 #include "host/process/evict.h"
 #include "host/process/fork.h"
 #include "host/process/frames.h"
+#include "host/process/fresh.h"
 #include "host/process/pagetable.h"
 #include "host/process/place.h"
 #include "host/process/regions.h"
@@ -57,7 +58,8 @@ struct spw__agent {
 	struct spw__space *space;
 	struct spw_tier *zswap;
 	struct spw_work *reclaim_work, *fault_work;
-	char *window; /* SPW__WINDOW_MAX pages: what the handler restores into, with fault_work, under `lock` */
+	char *window;      /* SPW__WINDOW_MAX pages: what the handler restores into, with fault_work, under `lock` */
+	const char *zeros; /* bytes of a run of fresh memory */
 	int uffd, spent_fd, pagemap_fd, statm_fd, supervisor_fd;
 	uint64_t features;
 	bool move;            /* evict by UFFDIO_MOVE */
@@ -93,6 +95,7 @@ struct spw__agent {
 	struct spw__regions regions;
 	struct spw__frames frames;
 	struct spw__ahead ahead;
+	struct spw__fresh fresh;
 	struct spw__quarantine quarantine[SPW_QUARANTINES];
 	uint32_t quarantines;
 	struct spw__region owed[SPW_OWED]; /* by unmap events that are late; see event.c */

@@ -22,17 +22,15 @@
 #include <errno.h>
 #include <poll.h>
 
-#define ZERO_RUN     (2u << 20) /* bytes of untouched memory mapped for one fault at most */
-#define ZERO_RUN_MIN (64u << 10)
-#define POLL_MS      1000   /* a fork that failed sends no event; it is noticed this late at most */
-#define SWITCHES_NS  10000u /* what a fault costs that is not seen here: to wake the handler, and the thread */
-#define OUT_NS       4000u  /* and to take a page out again */
-#define WAIT_ROUNDS  64     /* of at most 1 ms: then the program goes on, over the cap */
+#define POLL_MS     1000   /* a fork that failed sends no event; it is noticed this late at most */
+#define SWITCHES_NS 10000u /* what a fault costs that is not seen here: to wake the handler, and the thread */
+#define OUT_NS      4000u  /* and to take a page out again */
+#define WAIT_ROUNDS 64     /* of at most 1 ms: then the program goes on, over the cap */
 
 int spw__fault_init(struct spw__agent *a)
 {
 	a->window = spw__plat_reserve((size_t)SPW__WINDOW_MAX * SPW_PAGE);
-	return a->window ? 0 : -ENOMEM;
+	return a->window ? spw__fresh_init(a) : -ENOMEM;
 }
 
 /* Take the host lock, but not while a fork is under way: that needs this thread, and nothing may change. */
@@ -112,31 +110,6 @@ struct served {
 	uint64_t va;
 	unsigned pages;
 };
-
-/* A page that was never out: zeros, and for its untouched neighbours too. Returns the pages put in place. */
-static unsigned serve_zero(struct spw__agent *a, uint64_t va)
-{
-	const struct spw__region *g = spw__regions_at(&a->regions, va);
-	uint64_t end = va + SPW_PAGE;
-	int64_t spare = (int64_t)spw__agent_target(a) - __atomic_load_n(&a->resident, __ATOMIC_RELAXED);
-	uint64_t run = spare > 4 * ZERO_RUN ? ZERO_RUN : ZERO_RUN_MIN;
-
-	if (g && g->start <= va) {
-		uint64_t stop = (va / run + 1) * run;
-
-		stop = stop < g->end ? stop : g->end;
-		end = spw__pt_next_out(&a->pt, va, stop);
-	}
-	long done = spw__uffd_zero(a->uffd, (void *)(uintptr_t)va, end - va);
-
-	/* The run may reach into another mapping; the page that was asked for does not. */
-	if (done < 0 && end - va > SPW_PAGE)
-		done = spw__uffd_zero(a->uffd, (void *)(uintptr_t)va, SPW_PAGE);
-	if (done < 0)
-		return 0;
-	placed(a, (unsigned)((uint64_t)done / SPW_PAGE)); /* none yet; but the next measurement may be late */
-	return (unsigned)((uint64_t)done / SPW_PAGE);
-}
 
 /* The page is in a frame: the program has it back, and its run counts as in use. */
 static unsigned serve_frame(struct spw__agent *a, uint64_t va)
@@ -272,7 +245,7 @@ static struct served serve_stored(struct spw__agent *a, uint64_t va)
 }
 
 /* A missing page was asked for. may_wait: for room; the lock is let go meanwhile. */
-static struct served serve(struct spw__agent *a, uint64_t va, bool may_wait)
+static struct served serve(struct spw__agent *a, uint64_t va, bool write, bool may_wait)
 {
 	const struct served again = {va, 1};
 	uint64_t began = spw__plat_now_ns();
@@ -287,17 +260,21 @@ static struct served serve(struct spw__agent *a, uint64_t va, bool may_wait)
 	spw_entry_t e = spw__pt_lookup(&a->pt, va);
 	enum spw_kind kind = e.idx == SPW_ENTRY_NONE ? SPW_FREE : spw_kind(a->space, e);
 	struct served s = {va, 0};
-	bool zeros = kind == SPW_FREE;
+	bool zeros = kind == SPW_FREE, from_file = kind == SPW_SLOT;
 
 	spw__event_missing(a, va);
-	if (zeros)
-		s.pages = serve_zero(a, va);
-	else if (kind == SPW_FRAME)
+	if (zeros) {
+		s.pages = spw__fresh_serve(a, va, write);
+		placed(a, s.pages); /* or not yet, where it is the zero page; but the next measurement may be late */
+	} else if (kind == SPW_FRAME) {
 		s.pages = serve_frame(a, va);
-	else
+	} else {
 		s = serve_stored(a, va);
+	}
 	if (s.pages && !zeros)
 		count_fault(a, began);
+	/* While this thread waits for the disk it has the lock that the reclaimer needs: two are no faster then. */
+	spw__place_served(a, from_file ? 1 : s.pages);
 	return s.pages ? s : again;
 }
 
@@ -329,7 +306,7 @@ static void wake(struct spw__agent *a, struct served s)
 
 void spw__fault_serve(struct spw__agent *a, uint64_t va)
 {
-	wake(a, serve(a, va, false));
+	wake(a, serve(a, va, false, false));
 }
 
 /* False: none is there. */
@@ -341,6 +318,11 @@ static bool read_message(struct spw__agent *a, struct uffd_msg *m)
 static bool is_write(const struct uffd_msg *m)
 {
 	return m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP;
+}
+
+static bool is_first_write(const struct uffd_msg *m)
+{
+	return m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE;
 }
 
 /* Handle a message that is no fault which brings memory in. False: it is one. */
@@ -394,7 +376,8 @@ int spw__fault_thread(void *agent)
 
 		if (got && !handled(a, &m)) {
 			spw__place_fault(a, m.arg.pagefault.feat.ptid, waited);
-			s = is_write(&m) ? serve_write(a, spw__msg_page(&m)) : serve(a, spw__msg_page(&m), true);
+			s = is_write(&m) ? serve_write(a, spw__msg_page(&m))
+					 : serve(a, spw__msg_page(&m), is_first_write(&m), true);
 		}
 		spw__unlock(&a->lock);
 		/* And for that reason holding no lock. */

@@ -12,8 +12,9 @@
  * waits, the thread may be on another CPU now, and where it is is looked up.
  *
  * A third thread that becomes runnable on that CPU drives the program's away. So the handler does the reclaimer's work
- * as well, and the reclaimer, which only watches meanwhile, keeps to other CPUs. (If it worked there, each page table
- * entry that it clears would cost an interrupt of the program's CPU.)
+ * as well, and the reclaimer, which only watches meanwhile, keeps to other CPUs. (If it worked there, each call that
+ * clears page table entries would cost an interrupt of the program's CPU.) Where faults bring many pages, dozens go out
+ * with each such call, and to have two threads at it is worth the interrupts.
  *
  * A SCHED_IDLE thread starves where others want its CPU. The reclaimer looks whether the handler gets to run, also
  * while it waits for a lock that the handler may hold. A handler once starved stays free for a while, twice as long
@@ -30,6 +31,7 @@
 #include <string.h>
 
 #define LOOK_EVERY 32u           /* faults */
+#define STREAM     8u            /* pages that a fault brings, in the mean */
 #define PAUSE_MIN  1000000000ull /* ns */
 #define STARVED    8000000ull    /* ns; the kernel counts running time at its ticks */
 #define PAUSE_MAX  64000000000ull
@@ -67,6 +69,11 @@ static bool read_stat(int fd, char *state, int *cpu)
 	return true;
 }
 
+static bool is_bound(const struct spw__place *p)
+{
+	return __atomic_load_n(&p->bound, __ATOMIC_ACQUIRE) >= 0;
+}
+
 /* The time that the handler has run, ns: the first number of its schedstat. */
 static uint64_t time_run(const struct spw__place *p)
 {
@@ -98,7 +105,7 @@ static void look(struct spw__place *p)
  */
 static void rescue(void)
 {
-	if (spw__place_bound(&spw__agent) && (int)spw__sys0(SYS_gettid) == spw__agent.reclaim_tid)
+	if (is_bound(&spw__agent.place) && (int)spw__sys0(SYS_gettid) == spw__agent.reclaim_tid)
 		look(&spw__agent.place);
 }
 
@@ -149,9 +156,25 @@ void spw__place_init(struct spw__agent *a)
 	watch_reads(false);
 }
 
-bool spw__place_bound(const struct spw__agent *a)
+bool spw__place_reclaims(const struct spw__agent *a)
 {
-	return __atomic_load_n(&a->place.bound, __ATOMIC_ACQUIRE) >= 0;
+	return is_bound(&a->place) && !__atomic_load_n(&a->place.streams, __ATOMIC_RELAXED);
+}
+
+void spw__place_served(struct spw__agent *a, unsigned pages)
+{
+	struct spw__place *p = &a->place;
+	bool was = p->streams;
+
+	p->brought += pages;
+	if (++p->served < LOOK_EVERY)
+		return;
+	bool now = p->beside && p->brought >= p->served * STREAM;
+
+	p->served = p->brought = 0;
+	__atomic_store_n(&p->streams, now, __ATOMIC_RELAXED);
+	if (now && !was)
+		spw__reclaim_kick(a);
 }
 
 static void allow(int tid, const uint64_t *cpus)
@@ -197,6 +220,7 @@ static void bind(struct spw__place *p, int cpu)
 	/* Not allowed there, or no longer: the scheduler's choice stands. */
 	if (spw__sys3(SYS_sched_setaffinity, 0, sizeof(mine), mine))
 		return;
+	p->beside = any_other;
 	if (any_other)
 		allow(spw__agent.reclaim_tid, others);
 	if (was < 0) {
@@ -219,7 +243,7 @@ void spw__place_fault(struct spw__agent *a, uint32_t tid, bool waited)
 		return;
 	if (!waited)
 		p->patience = p->patience > 1 ? p->patience / 2 : 1;
-	else if (tid == p->tid && spw__place_bound(a))
+	else if (tid == p->tid && is_bound(p))
 		p->strays++;
 	p->strangers += tid != p->tid;
 	if (++p->faults < LOOK_EVERY && p->strays < p->patience)
@@ -235,7 +259,7 @@ void spw__place_fault(struct spw__agent *a, uint32_t tid, bool waited)
 	}
 	if (!alone) {
 		release(p);
-	} else if ((astray || !spw__place_bound(a)) &&
+	} else if ((astray || !is_bound(p)) &&
 		   spw__plat_now_ns() >= __atomic_load_n(&p->not_before, __ATOMIC_RELAXED) &&
 		   read_stat(p->stat_fd, &state, &cpu) && (unsigned)cpu < SPW_PLACE_WORDS * 64) {
 		bool stays = cpu == __atomic_load_n(&p->bound, __ATOMIC_RELAXED);
@@ -249,6 +273,6 @@ void spw__place_fault(struct spw__agent *a, uint32_t tid, bool waited)
 
 void spw__place_watch(struct spw__agent *a)
 {
-	if (spw__place_bound(a))
+	if (is_bound(&a->place))
 		look(&a->place);
 }

@@ -18,10 +18,13 @@ struct spw__place {
 	int stat_fd;                   /* its /proc stat file, -1 = none */
 	uint32_t faults, strangers;    /* in this look's window; of them, other threads' */
 	uint32_t strays, patience;     /* faults that had to be waited for, and how many of them make a look */
+	uint32_t served, brought;      /* faults, and the pages that came in for them */
+	bool beside;                   /* there are CPUs beside the one that it is bound to */
 
 	/* Of all: set before the handler works, or atomic. */
 	int handler_tid, handler_stat_fd, handler_sched_fd;
 	int bound;           /* A CPU that the handler is bound to, -1 = free */
+	bool streams;        /* A each fault brings many pages, and the reclaimer has a CPU of its own */
 	uint64_t not_before; /* A ns: until then it stays free, for it has starved */
 
 	/* The reclaimer's: its watch over the handler. */
@@ -40,8 +43,10 @@ void spw__place_init(struct spw__agent *a);
  * host lock held.
  */
 void spw__place_fault(struct spw__agent *a, uint32_t tid, bool waited);
-/* Whether handler and program share one CPU: then the handler does the reclaimer's work as well. Any thread. */
-bool spw__place_bound(const struct spw__agent *a);
+/* A fault has brought so many pages in. Handler thread only. */
+void spw__place_served(struct spw__agent *a, unsigned pages);
+/* Whether the handler does the reclaimer's work as well. Any thread. */
+bool spw__place_reclaims(const struct spw__agent *a);
 /* From time to time, by the reclaimer: a handler that cannot run is set free. */
 void spw__place_watch(struct spw__agent *a);
 /* Set the handler free, for a while. The reclaimer only. */

@@ -399,7 +399,7 @@ bool spw__reclaim_here(struct spw__agent *a)
 	uint64_t now = spw__plat_now_ns(), data;
 	bool done;
 
-	if (!spw__place_bound(a) || __atomic_load_n(&a->full, __ATOMIC_RELAXED) || !spw__trylock(&a->work))
+	if (!spw__place_reclaims(a) || __atomic_load_n(&a->full, __ATOMIC_RELAXED) || !spw__trylock(&a->work))
 		return false;
 	if (now - a->measured > MS) {
 		spw__measure(a, &data);
@@ -446,7 +446,7 @@ static uint64_t sleep_long(struct spw__agent *a, enum spw_rest why, uint64_t ns)
 static uint64_t rest(struct spw__agent *a, struct rounds *r, uint64_t room)
 {
 	uint32_t now = __atomic_load_n(&a->rec->beat, __ATOMIC_RELAXED);
-	bool resting = spw__place_bound(a) && now != r->beat && !spw__agent_over(a);
+	bool resting = spw__place_reclaims(a) && now != r->beat && !spw__agent_over(a);
 	uint64_t sleep = room / GROWTH;
 
 	r->beat = now;
@@ -558,7 +558,7 @@ static void work(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t
 	uint64_t until = spw__plat_now_ns() + MS, began = time_run();
 
 	/* Near a handler on the program's CPU, work from another costs both: only what is urgent. */
-	if (spw__place_bound(a) && !spw__agent_over(a) && !a->busy)
+	if (spw__place_reclaims(a) && !spw__agent_over(a) && !a->busy)
 		writeback(a, true);
 	else
 		while (reclaim_step(a, &r->starved) && spw__plat_now_ns() < until)
