@@ -2,18 +2,31 @@
 /*
  * fresh: memory that is used for the first time, under a cap.
  *
- * Filled from one end to the other it comes in runs, not page by page: the kernel counts the faults. Right behind it
- * one page in sixteen is written to: these take no memory for the others, though each is where a run could go on.
+ * Filled from one end to the other it comes in runs, not page by page: the kernel counts the faults. What lies behind it
+ * and is written to here and there only takes no memory for what lies between, wherever a run may end. And a guard in
+ * the way of a run stays one.
  */
+#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <unistd.h>
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102 /* Linux 6.13 */
+#endif
 
 #define PAGE   4096u
-#define FILLED (96u << 8) /* pages */
-#define STREWN (16u << 8) /* pages written to */
-#define STEP   16u
+#define FILLED 65536u     /* pages, more than fits */
+#define DENSE  64u        /* pages filled before others are written to here and there: */
+#define STREWN 1024u      /* so many, which fit */
+#define RUN    (32u * 15) /* pages that may be there for nothing: what is not used is not known at once */
+
+static char *map(size_t pages)
+{
+	return mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
 
 static uint64_t faults(void)
 {
@@ -23,7 +36,7 @@ static uint64_t faults(void)
 	return (uint64_t)r.ru_minflt + (uint64_t)r.ru_majflt;
 }
 
-/* Of the last `pages` pages those that take memory: neither out, nor the zero page. */
+/* Of the last `pages` before `end` those that take memory: neither out, nor the zero page. */
 static unsigned resident(const char *end, unsigned pages)
 {
 	uint64_t pm;
@@ -40,29 +53,94 @@ static unsigned resident(const char *end, unsigned pages)
 	return found;
 }
 
-int main(void)
+static int wrong(const char *what)
 {
-	size_t bytes = ((size_t)FILLED + (size_t)STREWN * STEP) * PAGE;
-	char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	fprintf(stderr, "fresh: %s\n", what);
+	return 1;
+}
+
+static void write_to(char *p, size_t pages, unsigned step)
+{
+	for (size_t i = 0; i < pages; i += step)
+		p[i * PAGE] = 1;
+}
+
+static int fill(void)
+{
+	char *p = map(FILLED);
 	uint64_t before = faults();
 
 	if (p == MAP_FAILED)
-		return 2;
-	for (size_t i = 0; i < FILLED; i++)
-		p[i * PAGE] = 1;
+		return wrong("no memory");
+	write_to(p, FILLED, 1);
 	uint64_t took = faults() - before;
 
-	for (size_t i = 0; i < STREWN; i++)
-		p[((size_t)FILLED + i * STEP) * PAGE] = 2;
-	unsigned there = resident(p + bytes, 1024 * STEP);
+	printf("%u pages filled: %lu faults\n", FILLED, (unsigned long)took);
+	munmap(p, (size_t)FILLED * PAGE);
+	return took < FILLED / 2 ? 0 : wrong("a fault for each page that is filled");
+}
 
-	printf("%u pages filled: %lu faults; of %u pages, one in %u written to, %u resident\n", FILLED,
-	       (unsigned long)took, 1024 * STEP, STEP, there);
-	for (size_t i = 0; i < FILLED; i++)
-		if (p[i * PAGE] != 1)
-			return 3;
-	for (size_t i = 0; i < (size_t)STREWN * STEP; i++)
-		if (p[((size_t)FILLED + i) * PAGE] != (i % STEP ? 0 : 2))
-			return 3;
-	return took < FILLED / 2 && there <= 1024 + STEP ? 0 : 1;
+/* Every step-th page behind memory that is filled; again and again, beginning elsewhere in the last run. */
+static int strew(unsigned step, unsigned times)
+{
+	size_t all = FILLED;
+	unsigned most = 0, least = UINT32_MAX;
+
+	for (unsigned i = 0; i < times; i++)
+		all += DENSE + i + STREWN * step;
+	char *p = map(all), *at = p + (size_t)FILLED * PAGE;
+
+	if (p == MAP_FAILED)
+		return wrong("no memory");
+	write_to(p, FILLED, 1);
+	for (unsigned i = 0; i < times; i++) {
+		write_to(at, DENSE + i, 1);
+		at += (size_t)(DENSE + i) * PAGE;
+		write_to(at, (size_t)STREWN * step, step);
+		at += (size_t)STREWN * step * PAGE;
+		unsigned there = resident(at, STREWN * step);
+
+		most = there > most ? there : most;
+		least = there < least ? there : least;
+	}
+	printf("%u written to with a step of %u: %u to %u resident\n", STREWN, step, least, most);
+	munmap(p, all * PAGE);
+	return least >= STREWN / 2 && most <= STREWN + 2 * RUN ? 0 : wrong("memory for what was never written to");
+}
+
+/* Whether there is memory that can be read at p. */
+static int readable(const char *p)
+{
+	int fd[2], got = -1;
+
+	if (pipe(fd) == 0) {
+		got = write(fd[1], p, 1) == 1 ? 1 : errno == EFAULT ? 0 : -1;
+		close(fd[0]);
+		close(fd[1]);
+	}
+	return got;
+}
+
+static int fill_to_guard(void)
+{
+	const size_t guard = FILLED + 7;
+	char *p = map(FILLED + 64);
+
+	if (p == MAP_FAILED)
+		return wrong("no memory");
+	for (size_t i = 0; i < guard; i++) {
+		p[i * PAGE] = 1;
+		/* Close before it, for the page behind is to be new to the kernel and to Spillway. */
+		if (i == FILLED - 64 && madvise(p + guard * PAGE, PAGE, MADV_GUARD_INSTALL)) {
+			puts("no guards: this kernel does not have them");
+			return 0;
+		}
+	}
+	return readable(p + guard * PAGE) == 0 && readable(p + (guard - 1) * PAGE) == 1 ? 0
+											: wrong("the guard is gone");
+}
+
+int main(void)
+{
+	return fill() || strew(16, 1) || strew(5, 15) || fill_to_guard();
 }

@@ -5,8 +5,8 @@
  * The agent: Spillway inside one unmodified process. Preloaded; see agent.c for its life.
  *
  * Two threads of its own, none of them libc's: the reclaimer (reclaim.c: watches the cap, sweeps, compresses, writes
- * back) and the handler (fault.c: serves faults, handles events; on the program's CPU it does the reclaimer's work as
- * well, see place.c). Two locks order them:
+ * back) and the handler (fault.c: serves faults, handles events; on the program's CPU it may do the reclaimer's work
+ * as well, see place.c). Two locks order them:
  *
  *   agent.lock   page table, regions, frame ring, and every userfaultfd call that takes pages out or puts them in.
  *                Events are read and handled under it, for reading one sets the program free. Never held while
@@ -153,8 +153,8 @@ int spw__reclaim_thread(void *agent);
 /* reclaim.c: it is wanted now. Any thread. */
 void spw__reclaim_kick(struct spw__agent *a);
 /*
- * reclaim.c: one batch of the thread's work by the handler, if that is due, nobody else is at it, and the two share a
- * CPU. Returns whether memory was given back. No lock held.
+ * reclaim.c: one batch of the thread's work by the handler, if that is due, nobody else is at it, and the handler is to
+ * do it (place.c). Returns whether memory was given back. No lock held.
  */
 bool spw__reclaim_here(struct spw__agent *a);
 /*
@@ -186,8 +186,8 @@ void spw__event_remove(struct spw__agent *a, uint64_t start, uint64_t end, uint6
 void spw__event_forget_owed(struct spw__agent *a);
 /* event.c: whether [start, end) may be evicted now. Host lock held. */
 bool spw__event_clear(struct spw__agent *a, uint64_t start, uint64_t end);
-/* event.c: a missing page was asked for at va. Host lock held. */
-void spw__event_missing(struct spw__agent *a, uint64_t va);
+/* event.c: pages of [start, end) are about to be put in place where they are missing. Host lock held. */
+void spw__event_missing(struct spw__agent *a, uint64_t start, uint64_t end);
 /* fork.c: the event that a child has been made; fd is its userfaultfd. Host lock held. */
 void spw__fork_event(struct spw__agent *a, int fd);
 /*

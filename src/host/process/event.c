@@ -17,12 +17,13 @@
  * nothing of the mapping that is there now.
  */
 #include "host/process/agent.h"
+#include "host/process/pagemap.h"
 #include "platform/sys.h"
 
 #include <linux/userfaultfd.h>
 
-#define PM_THERE (3ull << 62) /* present, or under migration */
-#define CHUNK    512u         /* page map words read at a time */
+#define CHUNK 512u         /* page map words read at a time */
+#define LARGE (1ull << 20) /* bytes that may be most of a small cap */
 
 uint64_t spw__event_highest(const struct spw__agent *a, uint64_t start, uint64_t end)
 {
@@ -33,10 +34,10 @@ uint64_t spw__event_highest(const struct spw__agent *a, uint64_t start, uint64_t
 		uint64_t from = pages > CHUNK ? end - (uint64_t)CHUNK * SPW_PAGE : start;
 		unsigned n = (unsigned)((end - from) / SPW_PAGE);
 
-		if (spw__sys4(SYS_pread64, a->pagemap_fd, pm, n * 8, from / SPW_PAGE * 8) != (long)n * 8)
+		if (!spw__pm_read(a, from, pm, n))
 			return end - SPW_PAGE;
 		while (n-- > 0) {
-			if (pm[n] & PM_THERE)
+			if (spw__pm_there(pm[n]))
 				return from + (uint64_t)n * SPW_PAGE;
 		}
 		end = from;
@@ -94,11 +95,13 @@ bool spw__event_clear(struct spw__agent *a, uint64_t start, uint64_t end)
 	return true;
 }
 
-void spw__event_missing(struct spw__agent *a, uint64_t va)
+void spw__event_missing(struct spw__agent *a, uint64_t start, uint64_t end)
 {
 	for (uint32_t i = 0; i < a->quarantines;) {
+		uint64_t last = a->quarantine[i].last;
+
 		/* The message may be an old one. */
-		if (a->quarantine[i].last == va && !spw__page_there(a, va))
+		if (last >= start && last < end && !spw__page_there(a, last))
 			release(a, i);
 		else
 			i++;
@@ -164,6 +167,9 @@ void spw__event(struct spw__agent *a, const void *uffd_msg)
 	case UFFD_EVENT_UNMAP:
 		unmapped(a, m->arg.remove.start, m->arg.remove.end);
 		a->rescan = true; /* something may be mapped there already */
+		/* There is room now, and what is mapped next comes without a fault that the handler sees. */
+		if (m->arg.remove.end - m->arg.remove.start >= LARGE)
+			spw__reclaim_kick(a);
 		break;
 	case UFFD_EVENT_REMAP: {
 		uint64_t from = m->arg.remap.from, to = m->arg.remap.to, len = m->arg.remap.len;

@@ -14,6 +14,7 @@
 #include "host/process/evict.h"
 #include "host/process/agent.h"
 #include "host/process/cow.h"
+#include "host/process/pagemap.h"
 #include "host/uffd.h"
 #include "platform/sys.h"
 
@@ -24,9 +25,6 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-#define PM_PRESENT   (1ull << 63)
-#define PM_SWAP      (1ull << 62) /* under migration, or in the kernel's own swap */
-#define PM_EXCLUSIVE (1ull << 56)
 /* The kernel's ioctl to search a page map (Linux 6.7), newer than Debian 12's headers: struct pm_scan_arg. */
 #define PAGEMAP_SCAN 0xc0606610
 #define SCAN_FILE    (1u << 2)
@@ -77,11 +75,11 @@ void spw__evict_record(struct spw__agent *a, uint64_t va, uint64_t mask, unsigne
  */
 static uint64_t arrived(const struct spw__agent *a, uint32_t first, unsigned n)
 {
-	uint64_t pm[64], at = (uintptr_t)spw__frame_at(&a->frames, first) / SPW_PAGE;
+	uint64_t pm[64];
 
-	if (spw__sys4(SYS_pread64, a->pagemap_fd, pm, n * sizeof(pm[0]), at * 8) != (long)(n * sizeof(pm[0])))
+	if (!spw__pm_read(a, (uintptr_t)spw__frame_at(&a->frames, first), pm, n))
 		spw__agent_die("cannot read its own page map", EIO);
-	return having(pm, n, PM_PRESENT) | having(pm, n, PM_SWAP);
+	return having(pm, n, SPW_PM_PRESENT) | having(pm, n, SPW_PM_SWAP);
 }
 
 /*
@@ -95,10 +93,9 @@ static uint64_t went(const struct spw__agent *a, uint64_t va, uint32_t first, un
 
 	if (counted == n || !(there >> counted))
 		return there;
-	if (spw__sys4(SYS_pread64, a->pagemap_fd, pm, n * sizeof(pm[0]), va / SPW_PAGE * 8) !=
-	    (long)(n * sizeof(pm[0])))
+	if (!spw__pm_read(a, va, pm, n))
 		spw__agent_die("cannot read its own page map", EIO);
-	uint64_t stayed = having(pm, n, PM_PRESENT) | having(pm, n, PM_SWAP);
+	uint64_t stayed = having(pm, n, SPW_PM_PRESENT) | having(pm, n, SPW_PM_SWAP);
 
 	return there & ~(stayed >> counted << counted);
 }
@@ -194,7 +191,7 @@ static uint64_t shared(const struct spw__agent *a, uint64_t va, unsigned n, uint
 static int sweep_span(struct spw__agent *a, uint64_t va, const uint64_t *pm, unsigned n)
 {
 	/* Worth taking: ours alone, which neither a fork-shared page nor the zero page is. */
-	uint64_t mask = having(pm, n, PM_PRESENT | PM_EXCLUSIVE), present = having(pm, n, PM_PRESENT);
+	uint64_t mask = having(pm, n, SPW_PM_PRESENT | SPW_PM_EXCLUSIVE), present = having(pm, n, SPW_PM_PRESENT);
 	uint64_t theirs = a->shared_left && mask != present ? shared(a, va, n, mask) : 0;
 	uint64_t open = mask | theirs ? cold(a, va, n) : 0;
 	int taken = 0;
@@ -265,9 +262,7 @@ static int sweep_leaf(struct spw__agent *a, unsigned wanted, bool *wrapped)
 	a->hand = end;
 	if (!spw__event_clear(a, va, end))
 		return 0;
-	long got = spw__sys4(SYS_pread64, a->pagemap_fd, pm, (end - va) / SPW_PAGE * 8, va / SPW_PAGE * 8);
-
-	if (got < (long)((end - va) / SPW_PAGE * 8))
+	if (!spw__pm_read(a, va, pm, (end - va) / SPW_PAGE))
 		return 0;
 	for (uint64_t at = va; at < end;) {
 		uint64_t stop = (at / SPAN_BYTES + 1) * SPAN_BYTES;

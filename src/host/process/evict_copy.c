@@ -30,6 +30,7 @@
  */
 #include "host/process/agent.h"
 #include "host/process/evict.h"
+#include "host/process/pagemap.h"
 #include "host/uffd.h"
 #include "platform/sys.h"
 
@@ -38,9 +39,7 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 
-#define PM_THERE (3ull << 62)              /* present, or under migration or in the kernel's own swap */
-#define PM_OURS  (1ull << 63 | 1ull << 56) /* present, mapped once */
-#define PM_FILE  (1ull << 61)
+#define PM_OURS (SPW_PM_PRESENT | SPW_PM_EXCLUSIVE)
 
 /* A fault of the thread that takes the pages out: it must go on, or nothing here ends. */
 static void serve_own(struct spw__agent *a, const struct uffd_msg *m)
@@ -127,12 +126,12 @@ static uint64_t page_map(const struct spw__agent *a, uint64_t va)
 {
 	uint64_t pm;
 
-	return spw__sys4(SYS_pread64, a->pagemap_fd, &pm, sizeof(pm), va / SPW_PAGE * 8) == sizeof(pm) ? pm : 0;
+	return spw__pm_read(a, va, &pm, 1) ? pm : 0;
 }
 
 bool spw__page_there(const struct spw__agent *a, uint64_t va)
 {
-	return page_map(a, va) & PM_THERE;
+	return spw__pm_there(page_map(a, va));
 }
 
 /* Make the page dirty without changing it; nothing happens where it is gone. */
@@ -160,9 +159,9 @@ static uint64_t look(const struct spw__agent *a, unsigned n, uint64_t *marked, u
 		at[i] = spw__held_place(&c->held, c->start + (uint64_t)i * SPW_PAGE, &dropped);
 		uint64_t pm = page_map(a, at[i]);
 
-		if (!(pm & PM_THERE))
+		if (!spw__pm_there(pm))
 			gone |= 1ull << i;
-		else if ((pm & PM_OURS) == PM_OURS && !(pm & PM_FILE))
+		else if ((pm & PM_OURS) == PM_OURS && !(pm & SPW_PM_FILE))
 			*marked |= 1ull << i;
 	}
 	return gone;

@@ -8,8 +8,8 @@
  * that puts a page in place can say -EAGAIN (an event waits behind this fault): then the waiting thread is woken to
  * fault again, and the event is read next.
  *
- * One wake-up costs more than a page. Pages that continue a stream are fetched in growing windows; pages never used
- * before are mapped to the zero page in long runs, so that the kernel serves the writes to them by itself.
+ * One wake-up costs more than a page. So pages that continue a stream are fetched in growing windows (ahead.c), and
+ * memory that was never used before comes in runs (fresh.c).
  */
 #include "host/latency.h"
 #include "host/process/agent.h"
@@ -109,6 +109,7 @@ static void placed(struct spw__agent *a, unsigned pages)
 struct served {
 	uint64_t va;
 	unsigned pages;
+	bool at_once; /* they came in at once, with no wait and no more faults of the kernel's */
 };
 
 /* The page is in a frame: the program has it back, and its run counts as in use. */
@@ -241,13 +242,13 @@ static struct served serve_stored(struct spw__agent *a, uint64_t va)
 	__atomic_add_fetch(&a->ctl->total.swap_in_pages, pages, __ATOMIC_RELAXED);
 	if (pages && r.at.to <= va)
 		pages = (unsigned)((va + SPW_PAGE - r.at.from) / SPW_PAGE);
-	return (struct served){r.at.from, pages};
+	return (struct served){r.at.from, pages, !r.from_file};
 }
 
 /* A missing page was asked for. may_wait: for room; the lock is let go meanwhile. */
 static struct served serve(struct spw__agent *a, uint64_t va, bool write, bool may_wait)
 {
-	const struct served again = {va, 1};
+	const struct served again = {va, 1, false};
 	uint64_t began = spw__plat_now_ns();
 
 	if (may_wait && !wait_for_room(a, va))
@@ -259,12 +260,12 @@ static struct served serve(struct spw__agent *a, uint64_t va, bool write, bool m
 		return again;
 	spw_entry_t e = spw__pt_lookup(&a->pt, va);
 	enum spw_kind kind = e.idx == SPW_ENTRY_NONE ? SPW_FREE : spw_kind(a->space, e);
-	struct served s = {va, 0};
-	bool zeros = kind == SPW_FREE, from_file = kind == SPW_SLOT;
+	struct served s = {va, 0, false};
+	bool zeros = kind == SPW_FREE;
 
-	spw__event_missing(a, va);
+	spw__event_missing(a, va, va + SPW_PAGE);
 	if (zeros) {
-		s.pages = spw__fresh_serve(a, va, write);
+		s.pages = spw__fresh_serve(a, va, write, &s.at_once);
 		placed(a, s.pages); /* or not yet, where it is the zero page; but the next measurement may be late */
 	} else if (kind == SPW_FRAME) {
 		s.pages = serve_frame(a, va);
@@ -273,8 +274,6 @@ static struct served serve(struct spw__agent *a, uint64_t va, bool write, bool m
 	}
 	if (s.pages && !zeros)
 		count_fault(a, began);
-	/* While this thread waits for the disk it has the lock that the reclaimer needs: two are no faster then. */
-	spw__place_served(a, from_file ? 1 : s.pages);
 	return s.pages ? s : again;
 }
 
@@ -282,7 +281,7 @@ static struct served serve(struct spw__agent *a, uint64_t va, bool write, bool m
 static struct served serve_write(struct spw__agent *a, uint64_t va)
 {
 	if (!wait_for_room(a, va))
-		return (struct served){va, 1};
+		return (struct served){va, 1, false};
 	const struct spw__region *g = spw__regions_at(&a->regions, va);
 	uint64_t bytes = (uint64_t)spw__ahead_stream(&a->ahead, va) * SPW_PAGE;
 	uint64_t most = g && g->start <= va ? g->end - va : SPW_PAGE;
@@ -292,10 +291,10 @@ static struct served serve_write(struct spw__agent *a, uint64_t va)
 	if (spw__cow_open(a, va, bytes, bytes)) {
 		/* An event is to be read first, and the kernel gives faults before events. */
 		spw__fault_drain(a);
-		return (struct served){va, 1};
+		return (struct served){va, 1, false};
 	}
 	spw__ahead_advance(&a->ahead, va, (unsigned)(bytes / SPW_PAGE));
-	return (struct served){0, 0};
+	return (struct served){0, 0, false};
 }
 
 static void wake(struct spw__agent *a, struct served s)
@@ -356,7 +355,7 @@ void spw__fault_drain(struct spw__agent *a)
 			fault[faults++] = spw__msg_page(&m);
 	}
 	while (faults > 0)
-		wake(a, (struct served){fault[--faults], 1});
+		wake(a, (struct served){fault[--faults], 1, false});
 }
 
 int spw__fault_thread(void *agent)
@@ -367,7 +366,7 @@ int spw__fault_thread(void *agent)
 
 	spw__place_init(a);
 	for (bool waited = false;;) {
-		struct served s = {0, 0};
+		struct served s = {0, 0, false};
 
 		/* Now, while the program's thread waits: once it runs, a handler on its CPU does not. */
 		spw__reclaim_here(a);
@@ -378,6 +377,11 @@ int spw__fault_thread(void *agent)
 			spw__place_fault(a, m.arg.pagefault.feat.ptid, waited);
 			s = is_write(&m) ? serve_write(a, spw__msg_page(&m))
 					 : serve(a, spw__msg_page(&m), is_first_write(&m), true);
+			/*
+			 * While this thread waits for a disk it has the lock that the reclaimer needs: two are no
+			 * faster then.
+			 */
+			spw__place_served(a, s.at_once ? s.pages : 1);
 		}
 		spw__unlock(&a->lock);
 		/* And for that reason holding no lock. */

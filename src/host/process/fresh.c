@@ -8,27 +8,30 @@
  * But it costs the kernel's fault, and a flush of the old entry on every CPU that the program and we run on: 12 us
  * where the reclaimer is at work on another. A program that fills memory from one end to the other pays that for each
  * page. So a run that is written to and follows one that has been written to the end is put in place as memory of its
- * own, zeroed. What the program does not come to use of it is memory for nothing; so it is short, and of a length that
- * leaves a program with a step of some power of two beside the end.
+ * own, zeroed. What the program does not come to use of it is memory for nothing: such runs are short, and from time to
+ * time one is the zero page again, for nothing else shows what has been written to.
+ *
+ * UFFDIO_ZEROPAGE leaves a guard (MADV_GUARD_INSTALL) in place, UFFDIO_COPY does not: so a run of memory ends before
+ * anything that the page map shows.
  */
 #include "host/process/fresh.h"
 #include "host/process/agent.h"
+#include "host/process/pagemap.h"
 #include "host/uffd.h"
 #include "platform/platform.h"
-#include "platform/sys.h"
 
 #include <errno.h>
 
-#define RUN          (2u << 20) /* bytes mapped for one fault at most */
-#define RUN_MIN      (64u << 10)
-#define FILL         (15u * SPW_PAGE) /* bytes of memory for one fault: no step of a program's */
-#define LOOK         16u              /* the last pages of a run, by which it is judged */
-#define PM_PRESENT   (1ull << 63)
-#define PM_EXCLUSIVE (1ull << 56)
+#define RUN     (2u << 20) /* bytes mapped for one fault at most */
+#define RUN_MIN (64u << 10)
+#define FILL    15u /* pages of memory for one fault: few steps of programs go on where it ends */
+#define FILLS   32u /* runs of memory, and then one that can be judged */
+#define LOOK    16u /* the last pages of a run, by which it is judged */
+#define OURS    (SPW_PM_PRESENT | SPW_PM_EXCLUSIVE)
 
 int spw__fresh_init(struct spw__agent *a)
 {
-	a->zeros = spw__plat_reserve(FILL);
+	a->zeros = spw__plat_reserve((size_t)FILL * SPW_PAGE);
 	return a->zeros ? 0 : -ENOMEM;
 }
 
@@ -38,25 +41,11 @@ static bool written(const struct spw__agent *a, uint64_t from, uint64_t to)
 	uint64_t pm[LOOK], n = (to - from) / SPW_PAGE, there = 0;
 
 	n = n < LOOK ? n : LOOK;
-	if (spw__sys4(SYS_pread64, a->pagemap_fd, pm, n * sizeof(pm[0]), (to / SPW_PAGE - n) * sizeof(pm[0])) !=
-	    (long)(n * sizeof(pm[0])))
+	if (!spw__pm_read(a, to - n * SPW_PAGE, pm, n))
 		return false;
 	for (unsigned i = 0; i < n; i++)
-		there += (pm[i] & (PM_PRESENT | PM_EXCLUSIVE)) == (PM_PRESENT | PM_EXCLUSIVE);
+		there += (pm[i] & OURS) == OURS;
 	return there == n;
-}
-
-/* The run that ends at va, or one to be used anew. */
-static unsigned run_before(struct spw__fresh *f, uint64_t va)
-{
-	for (unsigned i = 0; i < SPW__FRESH_RUNS; i++) {
-		if (f->run[i].to == va)
-			return i;
-	}
-	unsigned i = f->hand++ % SPW__FRESH_RUNS;
-
-	f->run[i].to = 0;
-	return i;
 }
 
 /* Where a run from va on ends that may go to `stop`: at the end of the region, or where something is out. */
@@ -69,10 +58,26 @@ static uint64_t end_of(struct spw__agent *a, uint64_t va, uint64_t stop)
 	return spw__pt_next_out(&a->pt, va, stop < g->end ? stop : g->end);
 }
 
+/* Bytes put in place, or -errno. */
+static long fill(struct spw__agent *a, uint64_t va)
+{
+	uint64_t end = end_of(a, va, va + (uint64_t)FILL * SPW_PAGE), pages = (end - va) / SPW_PAGE, pm[FILL], n = 1;
+
+	if (!spw__pm_read(a, va, pm, pages))
+		return -EIO;
+	while (n < pages && !(pm[n] & (SPW_PM_PRESENT | SPW_PM_SWAP)))
+		n++;
+	spw__event_missing(a, va, va + n * SPW_PAGE);
+	return spw__uffd_copy_quiet(a->uffd, (void *)(uintptr_t)va, a->zeros, n * SPW_PAGE);
+}
+
+/* The same with the zero page. */
 static long map_zeros(struct spw__agent *a, uint64_t va)
 {
 	int64_t spare = (int64_t)spw__agent_target(a) - __atomic_load_n(&a->resident, __ATOMIC_RELAXED);
 	uint64_t run = spare > 4 * (int64_t)RUN ? RUN : RUN_MIN, end = end_of(a, va, (va / run + 1) * run);
+
+	spw__event_missing(a, va, end);
 	long done = spw__uffd_zero(a->uffd, (void *)(uintptr_t)va, end - va);
 
 	/* The run may reach into another mapping; the page that was asked for does not. */
@@ -81,21 +86,29 @@ static long map_zeros(struct spw__agent *a, uint64_t va)
 	return done;
 }
 
-unsigned spw__fresh_serve(struct spw__agent *a, uint64_t va, bool write)
+unsigned spw__fresh_serve(struct spw__agent *a, uint64_t va, bool write, bool *filled)
 {
 	struct spw__fresh *f = &a->fresh;
-	unsigned i = run_before(f, va);
-	bool fill = write && f->run[i].to == va && (f->run[i].filled || written(a, f->run[i].from, f->run[i].to));
+	unsigned i = 0;
 	long done = -ENOENT;
 
-	if (fill)
-		done = spw__uffd_copy_quiet(a->uffd, (void *)(uintptr_t)va, a->zeros, end_of(a, va, va + FILL) - va);
-	f->run[i].filled = done > 0;
-	if (done <= 0)
+	while (i < SPW__FRESH_RUNS && f->run[i].to != va)
+		i++;
+	uint32_t fills = i < SPW__FRESH_RUNS ? f->run[i].filled : 0;
+
+	if (write && i < SPW__FRESH_RUNS && fills < FILLS && (fills || written(a, f->run[i].from, va)))
+		done = fill(a, va);
+	*filled = done > 0;
+	if (done <= 0 && done != -EAGAIN)
 		done = map_zeros(a, va);
 	if (done <= 0)
 		return 0;
-	f->run[i].from = va;
-	f->run[i].to = va + (uint64_t)done;
+	if (i == SPW__FRESH_RUNS && write)
+		i = f->hand++ % SPW__FRESH_RUNS;
+	if (i < SPW__FRESH_RUNS) {
+		f->run[i].from = va;
+		f->run[i].to = va + (uint64_t)done;
+		f->run[i].filled = *filled ? fills + 1 : 0;
+	}
 	return (unsigned)((uint64_t)done / SPW_PAGE);
 }

@@ -158,7 +158,7 @@ void spw__place_init(struct spw__agent *a)
 
 bool spw__place_reclaims(const struct spw__agent *a)
 {
-	return is_bound(&a->place) && !__atomic_load_n(&a->place.streams, __ATOMIC_RELAXED);
+	return is_bound(&a->place) && (!__atomic_load_n(&a->place.streams, __ATOMIC_RELAXED) || spw__agent_over(a));
 }
 
 void spw__place_served(struct spw__agent *a, unsigned pages)
@@ -177,9 +177,9 @@ void spw__place_served(struct spw__agent *a, unsigned pages)
 		spw__reclaim_kick(a);
 }
 
-static void allow(int tid, const uint64_t *cpus)
+static bool allow(int tid, const uint64_t *cpus)
 {
-	spw__sys3(SYS_sched_setaffinity, tid, SPW_PLACE_WORDS * sizeof(*cpus), cpus);
+	return spw__sys3(SYS_sched_setaffinity, tid, SPW_PLACE_WORDS * sizeof(*cpus), cpus) == 0;
 }
 
 static void anywhere(struct spw__place *p)
@@ -220,9 +220,7 @@ static void bind(struct spw__place *p, int cpu)
 	/* Not allowed there, or no longer: the scheduler's choice stands. */
 	if (spw__sys3(SYS_sched_setaffinity, 0, sizeof(mine), mine))
 		return;
-	p->beside = any_other;
-	if (any_other)
-		allow(spw__agent.reclaim_tid, others);
+	p->beside = any_other && allow(spw__agent.reclaim_tid, others);
 	if (was < 0) {
 		set_policy(0, SCHED_IDLE);
 		watch_reads(true);

@@ -18,7 +18,7 @@ struct spw__place {
 	int stat_fd;                   /* its /proc stat file, -1 = none */
 	uint32_t faults, strangers;    /* in this look's window; of them, other threads' */
 	uint32_t strays, patience;     /* faults that had to be waited for, and how many of them make a look */
-	uint32_t served, brought;      /* faults, and the pages that came in for them */
+	uint32_t served, brought;      /* faults, and the pages of memory that came in for them */
 	bool beside;                   /* there are CPUs beside the one that it is bound to */
 
 	/* Of all: set before the handler works, or atomic. */
@@ -43,9 +43,9 @@ void spw__place_init(struct spw__agent *a);
  * host lock held.
  */
 void spw__place_fault(struct spw__agent *a, uint32_t tid, bool waited);
-/* A fault has brought so many pages in. Handler thread only. */
+/* A fault has brought so many pages of memory in. Handler thread only. */
 void spw__place_served(struct spw__agent *a, unsigned pages);
-/* Whether the handler does the reclaimer's work as well. Any thread. */
+/* Whether the handler does the reclaimer's work as well; over the target it helps. Any thread. */
 bool spw__place_reclaims(const struct spw__agent *a);
 /* From time to time, by the reclaimer: a handler that cannot run is set free. */
 void spw__place_watch(struct spw__agent *a);

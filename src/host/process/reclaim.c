@@ -510,13 +510,16 @@ static void supervisor_gone(struct spw__agent *a)
 
 /*
  * Look at the map if it may have changed. The scans' part of this thread's time is bounded: a map of thousands of
- * ranges takes time to read. Over the target, where what is not known cannot be taken either, they get half.
+ * ranges takes time to read. They get half where the process is over its target, for what is not known cannot be taken,
+ * or may soon be, for so much is not known.
  */
-static void keep_scanned(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t now)
+static void keep_scanned(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t room, uint64_t now)
 {
+	uint64_t unknown = data > a->scanned_data ? (data - a->scanned_data) * SPW_PAGE : 0;
+
 	if (data == a->scanned_data && !r->starved && !__atomic_load_n(&a->rescan, __ATOMIC_RELAXED))
 		return;
-	if (now - r->scanned_at <= (spw__agent_over(a) ? 1 : SCAN_SHARE) * r->scan_cost)
+	if (now - r->scanned_at <= (unknown > room || !room ? 1 : SCAN_SHARE) * r->scan_cost)
 		return;
 	uint64_t began = time_run();
 
@@ -550,11 +553,11 @@ static void publish_heat(struct spw__agent *a)
 }
 
 /* One round of an armed agent. */
-static void work(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t now)
+static void work(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t room, uint64_t now)
 {
 	spw__place_watch(a);
 	spw__tiers_follow(a);
-	keep_scanned(a, r, data, now);
+	keep_scanned(a, r, data, room, now);
 	uint64_t until = spw__plat_now_ns() + MS, began = time_run();
 
 	/* Near a handler on the program's CPU, work from another costs both: only what is urgent. */
@@ -616,7 +619,7 @@ int spw__reclaim_thread(void *agent)
 			return 0;
 		}
 		if (a->armed)
-			work(a, &r, data, now);
+			work(a, &r, data, room, now);
 		spw__unlock(&a->work);
 		spw__wait(&a->rec->kick, seen, rest(a, &r, room));
 	}
