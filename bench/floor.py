@@ -23,8 +23,9 @@ def floor(build, folder, rounds):
 def row(lines):
     """lines: (name, pages, alone, beside), of each round."""
     name, pages = lines[0][0], int(lines[0][1])
-    if lines[0][2] == "-":
-        print(f"  {name:<24}{pages:>3}  not measured here: this kernel does not have it")
+    lines = [l for l in lines if l[2] != "-"]
+    if not lines:
+        print(f"  {name:<24}{pages:>3}  not measured here: this kernel does not have it, or has no memory for it")
         return {"name": name, "pages": pages, "missing": True}
     result = {"name": name, "pages": pages}
     cells = ""

@@ -25,7 +25,11 @@
 
 static char *map(size_t pages)
 {
-	return mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p != MAP_FAILED)
+		madvise(p, pages * PAGE, MADV_NOHUGEPAGE);
+	return p;
 }
 
 static uint64_t faults(void)
@@ -121,26 +125,31 @@ static int readable(const char *p)
 	return got;
 }
 
-static int fill_to_guard(void)
+/* Guards in memory that is filled, one for each place that a run may have reached. */
+static int fill_to_guards(void)
 {
-	const size_t guard = FILLED + 7;
-	char *p = map(FILLED + 64);
+	const size_t last = DENSE + 31;
+	char *p = map(FILLED + 32 * (last + 1)), *at = p + (size_t)FILLED * PAGE;
 
 	if (p == MAP_FAILED)
 		return wrong("no memory");
-	for (size_t i = 0; i < guard; i++) {
-		p[i * PAGE] = 1;
-		/* Close before it, for the page behind is to be new to the kernel and to Spillway. */
-		if (i == FILLED - 64 && madvise(p + guard * PAGE, PAGE, MADV_GUARD_INSTALL)) {
+	write_to(p, FILLED, 1);
+	for (size_t far = DENSE; far <= last; far++) {
+		char *guard = at + far * PAGE;
+
+		if (madvise(guard, PAGE, MADV_GUARD_INSTALL)) {
 			puts("no guards: this kernel does not have them");
 			return 0;
 		}
+		write_to(at, far, 1);
+		if (readable(guard) != 0 || readable(guard - PAGE) != 1)
+			return wrong("the guard is gone");
+		at = guard + PAGE;
 	}
-	return readable(p + guard * PAGE) == 0 && readable(p + (guard - 1) * PAGE) == 1 ? 0
-											: wrong("the guard is gone");
+	return 0;
 }
 
 int main(void)
 {
-	return fill() || strew(16, 1) || strew(5, 15) || fill_to_guard();
+	return fill() || strew(16, 1) || strew(5, 15) || fill_to_guards();
 }

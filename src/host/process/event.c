@@ -168,7 +168,8 @@ void spw__event(struct spw__agent *a, const void *uffd_msg)
 		unmapped(a, m->arg.remove.start, m->arg.remove.end);
 		a->rescan = true; /* something may be mapped there already */
 		/* There is room now, and what is mapped next comes without a fault that the handler sees. */
-		if (m->arg.remove.end - m->arg.remove.start >= LARGE)
+		if (m->arg.remove.end - m->arg.remove.start >= LARGE &&
+		    __atomic_load_n(&a->rec->resting, __ATOMIC_RELAXED) != SPW_REST_DRY)
 			spw__reclaim_kick(a);
 		break;
 	case UFFD_EVENT_REMAP: {

@@ -109,7 +109,7 @@ static void placed(struct spw__agent *a, unsigned pages)
 struct served {
 	uint64_t va;
 	unsigned pages;
-	bool at_once; /* they came in at once, with no wait and no more faults of the kernel's */
+	bool at_once; /* they had been out or are new, are memory, and no disk was waited for */
 };
 
 /* The page is in a frame: the program has it back, and its run counts as in use. */
@@ -274,6 +274,12 @@ static struct served serve(struct spw__agent *a, uint64_t va, bool write, bool m
 	}
 	if (s.pages && !zeros)
 		count_fault(a, began);
+	/*
+	 * An event is to be read first, and the kernel gives faults before events. A thread that shares the handler's
+	 * CPU would fault again before the handler reads on.
+	 */
+	if (!s.pages)
+		spw__fault_drain(a);
 	return s.pages ? s : again;
 }
 
@@ -289,8 +295,7 @@ static struct served serve_write(struct spw__agent *a, uint64_t va)
 	bytes = bytes < most ? bytes : most;
 	/* This wakes. */
 	if (spw__cow_open(a, va, bytes, bytes)) {
-		/* An event is to be read first, and the kernel gives faults before events. */
-		spw__fault_drain(a);
+		spw__fault_drain(a); /* as in serve() */
 		return (struct served){va, 1, false};
 	}
 	spw__ahead_advance(&a->ahead, va, (unsigned)(bytes / SPW_PAGE));

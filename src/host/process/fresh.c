@@ -61,12 +61,14 @@ static uint64_t end_of(struct spw__agent *a, uint64_t va, uint64_t stop)
 /* Bytes put in place, or -errno. */
 static long fill(struct spw__agent *a, uint64_t va)
 {
-	uint64_t end = end_of(a, va, va + (uint64_t)FILL * SPW_PAGE), pages = (end - va) / SPW_PAGE, pm[FILL], n = 1;
+	uint64_t end = end_of(a, va, va + (uint64_t)FILL * SPW_PAGE), pages = (end - va) / SPW_PAGE, pm[FILL], n = 0;
 
 	if (!spw__pm_read(a, va, pm, pages))
 		return -EIO;
 	while (n < pages && !(pm[n] & (SPW_PM_PRESENT | SPW_PM_SWAP)))
 		n++;
+	if (!n)
+		return -EEXIST;
 	spw__event_missing(a, va, va + n * SPW_PAGE);
 	return spw__uffd_copy_quiet(a->uffd, (void *)(uintptr_t)va, a->zeros, n * SPW_PAGE);
 }

@@ -24,6 +24,7 @@
 #define RECLAIM_NICE    (-20)
 #define SCANS           3     /* of the map in a row, while they find something */
 #define SCAN_SHARE      20ull /* time between two, in times that one takes */
+#define SCAN_SOON       4ull  /* the same, where much is not known */
 #define ARM_ROOM        (4ull << 20)
 #define MARGIN_MIN      (1ull << 20) /* bytes below the target that the thread aims at */
 #define GROWTH          8ull         /* bytes a nanosecond: faster than memory can be touched */
@@ -510,8 +511,8 @@ static void supervisor_gone(struct spw__agent *a)
 
 /*
  * Look at the map if it may have changed. The scans' part of this thread's time is bounded: a map of thousands of
- * ranges takes time to read. They get half where the process is over its target, for what is not known cannot be taken,
- * or may soon be, for so much is not known.
+ * ranges takes time to read. They get more of it where the process may soon be over its target, for so much is not
+ * known, and half where it is, for what is not known cannot be taken.
  */
 static void keep_scanned(struct spw__agent *a, struct rounds *r, uint64_t data, uint64_t room, uint64_t now)
 {
@@ -519,7 +520,9 @@ static void keep_scanned(struct spw__agent *a, struct rounds *r, uint64_t data, 
 
 	if (data == a->scanned_data && !r->starved && !__atomic_load_n(&a->rescan, __ATOMIC_RELAXED))
 		return;
-	if (now - r->scanned_at <= (unknown > room || !room ? 1 : SCAN_SHARE) * r->scan_cost)
+	uint64_t share = !room ? 1 : unknown > room ? SCAN_SOON : SCAN_SHARE;
+
+	if (now - r->scanned_at <= share * r->scan_cost)
 		return;
 	uint64_t began = time_run();
 
