@@ -34,7 +34,7 @@ def bold(text):
 def source(result, what):
     """Where the figures come from, below the title; a program may have been measured at another time than the rest."""
     machine = result["machine"]
-    rounds = [part.get("rounds", result["rounds"]) for part in result.get("parts", [{}])]
+    rounds = [max(len(row["runs"]) for row in part["rows"]) for part in result.get("parts", [result])]
     times = " to ".join(str(n) for n in sorted({min(rounds), max(rounds)}))
     return (f"{what}. Median of {times} rounds, {machine['cpu']}, {machine['cores']} CPUs, Linux "
             f"{machine['kernel'].split('-')[0]}, {result['date']}")

@@ -278,7 +278,7 @@ class Programs:
             title = f"{job.name}: {need / MIB:.0f} MiB under {cap / MIB:.0f} MiB, {name}"
             yield dict(compare(title, self.rivals(job, need, cap), self.rounds, ["wall", "cpu"], shuffled=True,
                                figures="seconds"),
-                       program=job.name, share=share, rounds=self.rounds, need_bytes=need, cap_bytes=cap)
+                       program=job.name, share=share, need_bytes=need, cap_bytes=cap)
 
     def know(self, job):
         """Its peak; keeps what it prints and how long it may take."""
