@@ -2,8 +2,8 @@
 /*
  * fresh: memory that is used for the first time, under a cap.
  *
- * Filled from one end to the other it comes in runs, not page by page: the kernel counts the faults. What lies behind it
- * and is written to here and there only takes no memory for what lies between, wherever a run may end. And a guard in
+ * Filled from one end to the other it comes in runs, not page by page: the kernel counts the faults. What lies behind,
+ * and is written to here and there only, takes no memory for what lies between, wherever a run may end. And a guard in
  * the way of a run stays one.
  */
 #include <errno.h>

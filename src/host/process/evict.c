@@ -45,6 +45,18 @@ static uint64_t having(const uint64_t *pm, unsigned n, uint64_t bits)
 	return mask;
 }
 
+/* The pages, of up to 64, that are in memory, or under migration. */
+static uint64_t there(const uint64_t *pm, unsigned n)
+{
+	uint64_t mask = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (spw__pm_there(pm[i]))
+			mask |= 1ull << i;
+	}
+	return mask;
+}
+
 void spw__evict_record(struct spw__agent *a, uint64_t va, uint64_t mask, unsigned n)
 {
 	struct spw__frames *f = &a->frames;
@@ -79,7 +91,7 @@ static uint64_t arrived(const struct spw__agent *a, uint32_t first, unsigned n)
 
 	if (!spw__pm_read(a, (uintptr_t)spw__frame_at(&a->frames, first), pm, n))
 		spw__agent_die("cannot read its own page map", EIO);
-	return having(pm, n, SPW_PM_PRESENT) | having(pm, n, SPW_PM_SWAP);
+	return there(pm, n);
 }
 
 /*
@@ -89,15 +101,14 @@ static uint64_t arrived(const struct spw__agent *a, uint32_t first, unsigned n)
  */
 static uint64_t went(const struct spw__agent *a, uint64_t va, uint32_t first, unsigned n, unsigned counted)
 {
-	uint64_t there = arrived(a, first, n), pm[64];
+	uint64_t over = arrived(a, first, n), pm[64];
 
-	if (counted == n || !(there >> counted))
-		return there;
+	if (counted == n || !(over >> counted))
+		return over;
 	if (!spw__pm_read(a, va, pm, n))
 		spw__agent_die("cannot read its own page map", EIO);
-	uint64_t stayed = having(pm, n, SPW_PM_PRESENT) | having(pm, n, SPW_PM_SWAP);
 
-	return there & ~(stayed >> counted << counted);
+	return over & ~(there(pm, n) >> counted << counted);
 }
 
 /*

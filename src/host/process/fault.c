@@ -276,9 +276,10 @@ static struct served serve(struct spw__agent *a, uint64_t va, bool write, bool m
 		count_fault(a, began);
 	/*
 	 * An event is to be read first, and the kernel gives faults before events. A thread that shares the handler's
-	 * CPU would fault again before the handler reads on.
+	 * CPU would fault again before the handler reads on. (Who registers a mapping must find the event still to
+	 * come.)
 	 */
-	if (!s.pages)
+	if (!s.pages && may_wait)
 		spw__fault_drain(a);
 	return s.pages ? s : again;
 }
