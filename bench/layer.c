@@ -379,7 +379,8 @@ static void disk_close(void *ctx)
 static struct spw_tier *add_file(unsigned number)
 {
 	struct spw_file_layout layout = {.max_bytes = FILE_BYTES, .encrypt = true, .key = "layer"};
-	struct spw_file_io io = {NULL, disk_read, disk_write, disk_reap, NULL, disk_close};
+	struct spw_file_io io = {
+		.ctx = NULL, .read = disk_read, .write = disk_write, .reap = disk_reap, .close = disk_close};
 	struct spw_file_shared *sh = memory(spw__file_shared_size(FILE_BYTES));
 	struct spw_tier *file;
 

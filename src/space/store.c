@@ -193,6 +193,19 @@ int spw_load(struct spw__space *sp, struct spw_work *work, spw_entry_t e, void *
 	}
 }
 
+void spw_expect(struct spw__space *sp, spw_entry_t e)
+{
+	uint64_t w = spw__peek(sp, e);
+
+	if (spw__word_kind(w) == SPW_SLOT) {
+		spw_slot_t s = spw__word_slot(w);
+		struct spw_tier *t = spw__tier_of(sp, s);
+
+		if (t->ops->expect)
+			t->ops->expect(t, e, s);
+	}
+}
+
 enum spw_kind spw_kind(const struct spw__space *sp, spw_entry_t e)
 {
 	return spw__word_kind(spw__peek(sp, e));

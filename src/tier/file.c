@@ -418,6 +418,7 @@ static void file_destroy(struct spw_tier *t)
 	for (unsigned i = 0; i < DESTROY_WAITS && batch_in(f, SPW__BATCH_FLYING); i++)
 		if (file_poll(t, 100000000, &moves, &status, &g))
 			file_poll_done(t, g);
+	spw__file_read_end(f);
 	if (f->tail != SPW__SEGS_NONE)
 		spw__file_unpin(f, f->tail);
 	for (uint32_t i = 0; i < f->top; i++)
@@ -435,6 +436,7 @@ static const struct spw_tier_ops file_ops = {
 	.poll = file_poll,
 	.poll_done = file_poll_done,
 	.get = spw__file_get,
+	.expect = spw__file_expect,
 	.life = spw__file_life,
 	.clean = spw__file_clean,
 	.clean_done = spw__file_clean_done,

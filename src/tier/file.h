@@ -13,6 +13,7 @@
 
 #define SPW_FILE_PROCS   256u          /* processes that may share a file tier */
 #define SPW_FILE_SEGMENT (256u * 1024) /* bytes of a segment */
+#define SPW_FILE_EARLY   16u           /* reads that may be on their way before they are asked for */
 #define SPW_FILE_KEY     32u           /* bytes of the key */
 
 struct spw_file_shared;
@@ -47,6 +48,13 @@ struct spw_file_io {
 	void *ctx;
 	/* Read len bytes; may sleep. Bytes read (short only at end of file) or -errno. Any thread. */
 	int64_t (*read)(void *ctx, void *buf, size_t len, uint64_t off);
+	/*
+	 * Optional, both: start read number n < SPW_FILE_EARLY, which is not under way; buf stays untouched until it has
+	 * been finished. Does not wait for the disk. False: not now. finish: its result, once, as of read; -EAGAIN, it is
+	 * still under way, only without wait. Any thread, one at a time for the same n.
+	 */
+	bool (*start)(void *ctx, unsigned n, void *buf, size_t len, uint64_t off);
+	int64_t (*finish)(void *ctx, unsigned n, bool wait);
 	/* Start a write; token comes back from reap. 0 or -errno. buf stays untouched until then. */
 	int (*write)(void *ctx, const void *buf, size_t len, uint64_t off, uint64_t token);
 	/* One finished write: 1 with *token and *result (bytes or -errno), 0 if none within wait_ns. One thread. */

@@ -167,19 +167,21 @@ struct spw_segment {
 	uint8_t state; /* under the lock */
 };
 
-#define SPW__WINDOWS      8u
-#define SPW__WINDOW_BYTES (SPW_FILE_SEGMENT / 4 + SPW__BUFFER_BYTES)
+#define SPW__WINDOWS      SPW_FILE_EARLY
+#define SPW__WIDE         (SPW__WINDOWS / 2) /* of them are for what lies around an object, the others for one */
+#define SPW__WIDE_BYTES   (SPW_FILE_SEGMENT / 4 + SPW__BUFFER_BYTES)
 #define SPW__STREAMS      8u
 #define SPW__NEAR         (SPW_FILE_SEGMENT / 2) /* reads so far apart are of one stream */
 #define SPW__BUFFERS      64u
 #define SPW__BUFFER_BYTES (2 * SPW__BLOCK) /* a sealed page lies in at most two blocks */
-#define SPW__READ_BYTES   (SPW__BUFFERS * SPW__BUFFER_BYTES + SPW__WINDOWS * SPW__WINDOW_BYTES)
+#define SPW__READ_BYTES   ((SPW__BUFFERS + SPW__WINDOWS - SPW__WIDE) * SPW__BUFFER_BYTES + SPW__WIDE * SPW__WIDE_BYTES)
 
 /* Part of the file as it was once. */
 struct spw__window {
 	struct spw__spin lock; /* of what follows, and of the bytes */
 	uint64_t first;
-	uint32_t bytes; /* A 0: nothing */
+	uint32_t bytes; /* A that are there, or on their way; 0: nothing */
+	bool coming;    /* they are on their way */
 	uint64_t used;  /* A window_n when last used */
 };
 
@@ -256,8 +258,12 @@ static inline uint32_t spw__file_reserve(const struct spw_file_shared *sh)
 }
 
 int spw__file_get(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf);
+void spw__file_expect(struct spw_tier *t, spw_entry_t e, spw_slot_t s);
 uint64_t spw__file_life(struct spw_tier *t, spw_slot_t s);
+/* In a forked child: what was on its way comes to the parent. */
 void spw__file_read_reset(struct spw__file *f);
+/* Wait for what is on its way. */
+void spw__file_read_end(struct spw__file *f);
 /* Resident bytes of windows. */
 uint64_t spw__file_read_memory(const struct spw__file *f);
 

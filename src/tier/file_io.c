@@ -35,6 +35,7 @@
 #define REST_LEAST  64u /* reads that sleep */
 #define REST_MOST   4096u
 #define WAIT        1000000000u
+#define LOOK_AGAIN  1000000u
 
 struct write {
 	uint64_t token, off;
@@ -64,15 +65,25 @@ struct reader {
 	uint32_t next; /* as many the next time */
 };
 
+/* Likewise: reads that are under way before they are asked for. */
+struct early {
+	struct spw__spin lock;
+	uint8_t mode;
+	struct spw__ring ring;
+	uint32_t done; /* a bit for each */
+	int64_t result[SPW_FILE_EARLY];
+};
+
 struct io {
 	int fd;
 	bool direct;
 	uint32_t watch; /* A enum spw_file_watch */
 };
 
-_Static_assert(sizeof(struct writer) <= PAGE && sizeof(struct reader) <= PAGE, "each record is one page");
+_Static_assert(sizeof(struct writer) <= PAGE && sizeof(struct reader) <= PAGE && sizeof(struct early) <= PAGE,
+	       "each record is one page");
 
-#define IO_BYTES (3 * PAGE)
+#define IO_BYTES (4 * PAGE)
 
 static struct writer *writer_of(struct io *io)
 {
@@ -82,6 +93,11 @@ static struct writer *writer_of(struct io *io)
 static struct reader *reader_of(struct io *io)
 {
 	return (struct reader *)((char *)io + 2 * PAGE);
+}
+
+static struct early *early_of(struct io *io)
+{
+	return (struct early *)((char *)io + 3 * PAGE);
 }
 
 /* Without O_DIRECT: [off, off + len) is to be in the file, and nowhere else. */
@@ -192,6 +208,57 @@ static int64_t io_read(void *ctx, void *buf, size_t len, uint64_t off)
 	return n;
 }
 
+static bool io_start(void *ctx, unsigned n, void *buf, size_t len, uint64_t off)
+{
+	struct io *io = ctx;
+	struct early *e = early_of(io);
+	bool sent = false;
+
+	/* Else the page cache would have it. */
+	if (!io->direct)
+		return false;
+	spw__spin_lock(&e->lock);
+	if (e->mode == UNTRIED)
+		e->mode = spw__ring_open(&e->ring, SPW_FILE_EARLY) ? RING : SYNC;
+	if (e->mode == RING)
+		sent = spw__ring_submit(&e->ring, false, io->fd, buf, (uint32_t)len, off, n);
+	spw__spin_unlock(&e->lock);
+	return sent;
+}
+
+/* Whether read n has ended, and how. */
+static bool ended(struct early *e, unsigned n, int64_t *result)
+{
+	uint64_t token;
+	int64_t bytes;
+	bool yes;
+
+	spw__spin_lock(&e->lock);
+	while (spw__ring_take(&e->ring, &token, &bytes)) {
+		e->result[token] = bytes;
+		e->done |= 1u << token;
+	}
+	yes = e->done & 1u << n;
+	if (yes) {
+		*result = e->result[n];
+		e->done &= ~(1u << n);
+	}
+	spw__spin_unlock(&e->lock);
+	return yes;
+}
+
+static int64_t io_finish(void *ctx, unsigned n, bool wait)
+{
+	struct io *io = ctx;
+	struct early *e = early_of(io);
+	int64_t result = -EAGAIN;
+
+	while (!ended(e, n, &result) && wait)
+		/* Another thread may take what this one waits for: it looks again soon. */
+		spw__ring_wait(&e->ring, LOOK_AGAIN);
+	return result;
+}
+
 static int io_write(void *ctx, const void *buf, size_t len, uint64_t off, uint64_t token)
 {
 	struct io *io = ctx;
@@ -276,7 +343,10 @@ static void io_close(void *ctx)
 	struct io *io = ctx;
 	const struct writer *w = writer_of(io);
 	const struct reader *r = reader_of(io);
+	const struct early *e = early_of(io);
 
+	if (e->mode == RING)
+		spw__ring_close(&e->ring);
 	if (w->mode == RING)
 		spw__ring_close(&w->ring);
 	if (r->mode == RING)
@@ -313,7 +383,7 @@ int spw__file_io_open(int fd, struct spw_file_io *out)
 		return -ENOMEM;
 	err = spw__plat_commit(io, IO_BYTES);
 	if (!err)
-		err = spw__sys3(SYS_madvise, writer_of(io), 2 * PAGE, MADV_WIPEONFORK);
+		err = spw__sys3(SYS_madvise, writer_of(io), 3 * PAGE, MADV_WIPEONFORK);
 	if (err) {
 		spw__plat_release(io, IO_BYTES);
 		return (int)err;
@@ -322,6 +392,8 @@ int spw__file_io_open(int fd, struct spw_file_io *out)
 	*out = (struct spw_file_io){
 		.ctx = io,
 		.read = io_read,
+		.start = io_start,
+		.finish = io_finish,
 		.write = io_write,
 		.reap = io_reap,
 		.discard = io_discard,

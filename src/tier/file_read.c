@@ -5,9 +5,10 @@
  * A random read fetches the one or two blocks that the object lies in. A sequential one would do that for each object,
  * though the next dozens lie around it: they went out together, if in whatever order the pool held them, which is
  * often the reverse of the program's. So a read near another fetches the whole window of the file that it lies in, and
- * the following ones find their bytes there. Nobody has to tell a window that its part of the file was written anew:
- * bytes of another generation do not pass the seal, and what does not pass is read again from the file before it is an
- * error.
+ * the following ones find their bytes there. A caller who knows what he is going to ask for says so before: then the
+ * windows are on their way together, while he does something else. Nobody has to tell a window that its part of the
+ * file was written anew: bytes of another generation do not pass the seal, and what does not pass is read again from
+ * the file before it is an error.
  */
 #include "tier/file_internal.h"
 
@@ -31,9 +32,13 @@ static int unseal(const struct spw__file *f, const struct place *p, uint8_t *dat
 
 static uint8_t *window_data(const struct spw__file *f, const struct spw__window *w)
 {
-	return f->read_data + SPW__BUFFERS * SPW__BUFFER_BYTES + (size_t)(w - f->window) * SPW__WINDOW_BYTES;
+	size_t i = (size_t)(w - f->window), wide = i < SPW__WIDE ? i : SPW__WIDE;
+
+	return f->read_data + SPW__BUFFERS * SPW__BUFFER_BYTES + wide * SPW__WIDE_BYTES +
+	       (i - wide) * SPW__BUFFER_BYTES;
 }
 
+/* p lies whole in what is in w, or on its way there. */
 static bool covers(const struct spw__window *w, const struct place *p)
 {
 	uint64_t first = SPW__LOAD(w->first);
@@ -46,6 +51,23 @@ static void note_use(struct spw__file *f, struct spw__window *w)
 	__atomic_store_n(&w->used, SPW__ADD(f->window_n, 1) + 1, __ATOMIC_RELAXED);
 }
 
+/* The read into w has ended. Its lock held. */
+static void filled(struct spw__window *w, int64_t got)
+{
+	w->coming = false;
+	__atomic_store_n(&w->bytes, got > 0 ? (uint32_t)got : 0, __ATOMIC_RELAXED);
+}
+
+/* Whether w is in nobody's hands any more, after a wait for what is on its way. Its lock held. */
+static bool settle(struct spw__file *f, struct spw__window *w, bool wait)
+{
+	int64_t got = w->coming ? f->io.finish(f->io.ctx, (unsigned)(w - f->window), wait) : 0;
+
+	if (w->coming && got != -EAGAIN)
+		filled(w, got);
+	return !w->coming;
+}
+
 static bool from_window(struct spw__file *f, const struct place *p, void *buf)
 {
 	bool found = false;
@@ -55,7 +77,8 @@ static bool from_window(struct spw__file *f, const struct place *p, void *buf)
 
 		if (!covers(w, p) || !spw__spin_try(&w->lock))
 			continue;
-		found = covers(w, p) && !unseal(f, p, window_data(f, w) + (p->first - w->first), buf);
+		found = settle(f, w, true) && covers(w, p) &&
+			!unseal(f, p, window_data(f, w) + (p->first - w->first), buf);
 		if (found)
 			note_use(f, w);
 		spw__spin_unlock(&w->lock);
@@ -78,36 +101,50 @@ static bool local(struct spw__file *f, const struct place *p)
 	return false;
 }
 
-static struct spw__window *oldest_window(struct spw__file *f)
+/* The least used wide or narrow one, with its lock; NULL if that is busy. */
+static struct spw__window *take_window(struct spw__file *f, bool wide)
 {
-	struct spw__window *oldest = f->window;
+	struct spw__window *w = f->window + (wide ? 0 : SPW__WIDE),
+			   *end = wide ? w + SPW__WIDE : f->window + SPW__WINDOWS;
+	struct spw__window *oldest = w;
 
-	for (struct spw__window *w = f->window; w < f->window + SPW__WINDOWS; w++)
+	for (; w < end; w++)
 		if (SPW__LOAD(w->used) < SPW__LOAD(oldest->used))
 			oldest = w;
-	return oldest;
+	if (!spw__spin_try(&oldest->lock))
+		return NULL;
+	if (settle(f, oldest, false))
+		return oldest;
+	spw__spin_unlock(&oldest->lock);
+	return NULL;
 }
 
 /*
- * Fill the window that the object lies in, not beyond its segment. Windows overlap by the longest object, so that each
- * lies whole in the one in which it begins. False if all are busy or the object could not be read.
+ * Let w be for the blocks of the object alone or (near) for the window that it lies in, not beyond its segment. Windows
+ * overlap by the longest object, so that each lies whole in the one in which it begins. Its lock held.
  */
+static void aim(struct spw__file *f, struct spw__window *w, const struct place *p, bool near)
+{
+	uint64_t seg = spw__seg_offset(f->sh, p->seg), stride = SPW__WIDE_BYTES - SPW__BUFFER_BYTES;
+	uint64_t from = near ? seg + (p->first - seg) / stride * stride : p->first;
+	uint64_t left = seg + SPW_FILE_SEGMENT - from, most = near ? SPW__WIDE_BYTES : p->span;
+
+	__atomic_store_n(&w->first, from, __ATOMIC_RELAXED);
+	__atomic_store_n(&w->bytes, left < most ? (uint32_t)left : (uint32_t)most, __ATOMIC_RELAXED);
+	note_use(f, w);
+}
+
+/* False if all windows are busy or the object could not be read. */
 static bool fill_window(struct spw__file *f, const struct place *p)
 {
-	struct spw__window *w = oldest_window(f);
-	uint64_t seg = spw__seg_offset(f->sh, p->seg), stride = SPW__WINDOW_BYTES - SPW__BUFFER_BYTES;
-	uint64_t from = seg + (p->first - seg) / stride * stride, left = seg + SPW_FILE_SEGMENT - from;
-	uint32_t want = left < SPW__WINDOW_BYTES ? (uint32_t)left : SPW__WINDOW_BYTES;
-	int64_t got;
+	struct spw__window *w = take_window(f, true);
 
-	if (!spw__spin_try(&w->lock))
+	if (!w)
 		return false;
-	got = f->io.read(f->io.ctx, window_data(f, w), want, from);
-	__atomic_store_n(&w->first, from, __ATOMIC_RELAXED);
-	__atomic_store_n(&w->bytes, got > 0 ? (uint32_t)got : 0, __ATOMIC_RELAXED);
-	note_use(f, w);
+	aim(f, w, p, true);
+	filled(w, f->io.read(f->io.ctx, window_data(f, w), w->bytes, w->first));
 	spw__spin_unlock(&w->lock);
-	return got > 0 && covers(w, p);
+	return covers(w, p);
 }
 
 static unsigned take_buffer(struct spw__file *f)
@@ -138,26 +175,36 @@ static int from_file(struct spw__file *f, const struct place *p, void *buf)
 	return err;
 }
 
-int spw__file_get(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf)
+/* False: it lies nowhere. */
+static bool place_of(const struct spw__file *f, spw_entry_t e, spw_slot_t s, struct place *p)
 {
-	struct spw__file *f = spw__file_of(t);
 	uint64_t offset = spw__slot_offset(s);
 	uint32_t len = spw__slot_len(s), skip = offset % SPW__BLOCK;
 	uint32_t seg = (uint32_t)((offset - f->sh->first_byte) / SPW_FILE_SEGMENT);
-	struct place p = {
+
+	if (seg >= f->sh->segments)
+		return false;
+	*p = (struct place){
 		.first = offset - skip,
 		.skip = skip,
 		.span = spw__file_align(skip + SPW__TAG + len, SPW__BLOCK),
 		.len = len,
 		.seg = seg,
+		.at = (uint32_t)(offset - spw__seg_offset(f->sh, seg)),
+		.gen = spw__seg_generation(f->sh, seg),
 		.id = {.slot = s.v, .entry = e.idx, .segment = seg},
 	};
+	return true;
+}
+
+int spw__file_get(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf)
+{
+	struct spw__file *f = spw__file_of(t);
+	struct place p;
 	int err;
 
-	if (seg >= f->sh->segments)
+	if (!place_of(f, e, s, &p))
 		return -EBADMSG;
-	p.at = (uint32_t)(offset - spw__seg_offset(f->sh, seg));
-	p.gen = spw__seg_generation(f->sh, seg);
 	SPW__ADD(f->reads, 1);
 	bool near = local(f, &p);
 
@@ -165,9 +212,32 @@ int spw__file_get(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf)
 		return 0;
 	err = from_file(f, &p, buf);
 	/* Of another generation now: the slot was freed while it was read, and the caller will see that. */
-	if (err && spw__seg_generation(f->sh, seg) == p.gen)
+	if (err && spw__seg_generation(f->sh, p.seg) == p.gen)
 		SPW__ADD(f->errors, 1);
 	return err;
+}
+
+void spw__file_expect(struct spw_tier *t, spw_entry_t e, spw_slot_t s)
+{
+	struct spw__file *f = spw__file_of(t);
+	struct spw__window *w;
+	struct place p;
+
+	if (!f->io.start || !place_of(f, e, s, &p))
+		return;
+	for (w = f->window; w < f->window + SPW__WINDOWS; w++)
+		if (covers(w, &p))
+			return;
+	bool near = local(f, &p);
+
+	w = take_window(f, near);
+	if (!w)
+		return;
+	aim(f, w, &p, near);
+	w->coming = f->io.start(f->io.ctx, (unsigned)(w - f->window), window_data(f, w), w->bytes, w->first);
+	if (!w->coming)
+		filled(w, 0);
+	spw__spin_unlock(&w->lock);
 }
 
 uint64_t spw__file_life(struct spw_tier *t, spw_slot_t s)
@@ -182,8 +252,17 @@ uint64_t spw__file_life(struct spw_tier *t, spw_slot_t s)
 void spw__file_read_reset(struct spw__file *f)
 {
 	f->buffers = 0;
-	for (unsigned i = 0; i < SPW__WINDOWS; i++)
-		f->window[i].lock = (struct spw__spin){0};
+	for (struct spw__window *w = f->window; w < f->window + SPW__WINDOWS; w++) {
+		w->lock = (struct spw__spin){0};
+		if (w->coming)
+			filled(w, 0);
+	}
+}
+
+void spw__file_read_end(struct spw__file *f)
+{
+	for (struct spw__window *w = f->window; w < f->window + SPW__WINDOWS; w++)
+		settle(f, w, true);
 }
 
 uint64_t spw__file_read_memory(const struct spw__file *f)
@@ -191,6 +270,7 @@ uint64_t spw__file_read_memory(const struct spw__file *f)
 	uint64_t bytes = 0;
 
 	for (unsigned i = 0; i < SPW__WINDOWS; i++)
-		bytes += SPW__LOAD(f->window[i].bytes) ? SPW__WINDOW_BYTES : 0;
+		if (SPW__LOAD(f->window[i].bytes))
+			bytes += i < SPW__WIDE ? SPW__WIDE_BYTES : SPW__BUFFER_BYTES;
 	return bytes;
 }

@@ -971,7 +971,8 @@ static int setup(void **state)
 	};
 	size_t size = spw__file_shared_size(FILE_BYTES);
 	struct spw_file_layout layout = {.max_bytes = FILE_BYTES, .encrypt = true, .key = "cases"};
-	struct spw_file_io io = {NULL, disk_read, disk_write, disk_reap, NULL, disk_close};
+	struct spw_file_io io = {
+		.ctx = NULL, .read = disk_read, .write = disk_write, .reap = disk_reap, .close = disk_close};
 	struct spw_file_shared *sh = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	(void)state;

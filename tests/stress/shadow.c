@@ -221,6 +221,11 @@ struct disk {
 		size_t len;
 		uint64_t off, token;
 	} write[16];
+	struct {
+		void *buf;
+		size_t len;
+		uint64_t off;
+	} early[SPW_FILE_EARLY];
 };
 
 static int64_t disk_read(void *ctx, void *buf, size_t len, uint64_t off)
@@ -234,6 +239,32 @@ static int64_t disk_read(void *ctx, void *buf, size_t len, uint64_t off)
 	for (unsigned n = rnd(4); n; n--)
 		dawdle();
 	return pread(d->fd, buf, len, (off_t)off);
+}
+
+/* Read when it is finished: what lies there may be something else by then. */
+static bool disk_start(void *ctx, unsigned n, void *buf, size_t len, uint64_t off)
+{
+	struct disk *d = ctx;
+
+	if (one_in(20))
+		return false;
+	CHECK(!d->early[n].buf, "a read is under way");
+	d->early[n].len = len;
+	d->early[n].off = off;
+	d->early[n].buf = buf;
+	return true;
+}
+
+static int64_t disk_finish(void *ctx, unsigned n, bool wait)
+{
+	struct disk *d = ctx;
+	void *buf = d->early[n].buf;
+
+	if (!wait && one_in(2))
+		return -EAGAIN;
+	CHECK(buf, "no read is under way");
+	d->early[n].buf = NULL;
+	return disk_read(ctx, buf, d->early[n].len, d->early[n].off);
 }
 
 static int disk_write(void *ctx, const void *buf, size_t len, uint64_t off, uint64_t token)
@@ -408,6 +439,9 @@ static int load(struct thread *t, uint32_t i)
 
 	do {
 		memset(t->page, 0xa5, SPW_PAGE);
+		if (one_in(4))
+			for (uint32_t n = rnd(16); n; n--)
+				spw_expect(sp, (spw_entry_t){(i + n - 1) % ENTRIES});
 		rc = spw_load(sp, t->work, (spw_entry_t){i}, t->page, &where);
 		t->loads++;
 		t->eio += rc == -EIO;
@@ -888,7 +922,15 @@ static struct spw_tier *make_file(unsigned number, const char *name, struct disk
 	static struct spw_tier_ops failing;
 	size_t size = spw__file_shared_size(bytes);
 	struct spw_file_layout layout = {.max_bytes = bytes, .encrypt = true, .key = "shadow"};
-	struct spw_file_io io = {disk, disk_read, disk_write, disk_reap, NULL, disk_close};
+	struct spw_file_io io = {
+		.ctx = disk,
+		.read = disk_read,
+		.start = disk_start,
+		.finish = disk_finish,
+		.write = disk_write,
+		.reap = disk_reap,
+		.close = disk_close,
+	};
 	struct spw_file_shared *sh = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	struct spw_tier *t;
 

@@ -69,6 +69,15 @@ struct fake {
 	bool hold; /* writes in flight stay so */
 	uint64_t token[MAX_WRITES];
 	int64_t result[MAX_WRITES];
+	/* Reads that were started; done when they are finished, with a fault of their own. */
+	enum fault early_fault;
+	bool refuse, hold_early;
+	unsigned starts;
+	struct {
+		void *buf; /* NULL: not under way */
+		size_t len;
+		uint64_t off;
+	} early[SPW_FILE_EARLY];
 };
 
 static void assert_good(const struct fake *f, uint64_t off, uint64_t len)
@@ -77,24 +86,64 @@ static void assert_good(const struct fake *f, uint64_t off, uint64_t len)
 		assert_false(off / 4096 <= f->bad[i] && f->bad[i] < (off + len) / 4096);
 }
 
-static int64_t fake_read(void *ctx, void *buf, size_t len, uint64_t off)
+static void assert_aligned(const void *buf, size_t len, uint64_t off)
 {
-	struct fake *f = ctx;
-	int64_t n;
-
 	assert_int_equal((uintptr_t)buf % 4096, 0);
 	assert_int_equal(len % 4096, 0);
 	assert_int_equal(off % 4096, 0);
-	assert_good(f, off, len);
-	f->reads++;
-	if (f->fault == READ_EIO)
+}
+
+static int64_t read_with(const struct fake *f, enum fault fault, void *buf, size_t len, uint64_t off)
+{
+	int64_t n;
+
+	if (fault == READ_EIO)
 		return -EIO;
 	n = pread(f->fd, buf, len, (off_t)off);
-	if (f->fault == READ_SHORT)
+	if (fault == READ_SHORT)
 		return n - 512;
-	if (f->fault == READ_FLIP)
+	if (fault == READ_FLIP)
 		((uint8_t *)buf)[f->flip / 8 % len] ^= (uint8_t)(1u << f->flip % 8);
 	return n;
+}
+
+static int64_t fake_read(void *ctx, void *buf, size_t len, uint64_t off)
+{
+	struct fake *f = ctx;
+
+	assert_aligned(buf, len, off);
+	assert_good(f, off, len);
+	f->reads++;
+	return read_with(f, f->fault, buf, len, off);
+}
+
+static bool fake_start(void *ctx, unsigned n, void *buf, size_t len, uint64_t off)
+{
+	struct fake *f = ctx;
+
+	assert_aligned(buf, len, off);
+	assert_good(f, off, len);
+	assert_true(n < SPW_FILE_EARLY);
+	assert_null(f->early[n].buf);
+	if (f->refuse)
+		return false;
+	f->starts++;
+	f->early[n].buf = buf;
+	f->early[n].len = len;
+	f->early[n].off = off;
+	return true;
+}
+
+static int64_t fake_finish(void *ctx, unsigned n, bool wait)
+{
+	struct fake *f = ctx;
+	void *buf = f->early[n].buf;
+
+	assert_non_null(buf);
+	if (!wait && f->hold_early)
+		return -EAGAIN;
+	f->early[n].buf = NULL;
+	return read_with(f, f->early_fault, buf, f->early[n].len, f->early[n].off);
 }
 
 static int fake_write(void *ctx, const void *buf, size_t len, uint64_t off, uint64_t token)
@@ -103,9 +152,7 @@ static int fake_write(void *ctx, const void *buf, size_t len, uint64_t off, uint
 	int64_t result = (int64_t)len;
 	size_t part = f->fault == NONE ? len : f->fault == WRITE_TORN || f->fault == WRITE_SHORT ? len / 2 : 0;
 
-	assert_int_equal((uintptr_t)buf % 4096, 0);
-	assert_int_equal(len % 4096, 0);
-	assert_int_equal(off % 4096, 0);
+	assert_aligned(buf, len, off);
 	assert_good(f, off, len);
 	assert_true(f->n < MAX_WRITES);
 	if (f->fault == WRITE_REFUSED)
@@ -150,7 +197,10 @@ static void fake_discard(void *ctx, uint64_t off, uint64_t len)
 
 static void fake_close(void *ctx)
 {
-	(void)ctx;
+	const struct fake *f = ctx;
+
+	for (unsigned n = 0; n < SPW_FILE_EARLY; n++)
+		assert_null(f->early[n].buf);
 }
 
 /* ---- the model ---- */
@@ -234,6 +284,8 @@ static struct spw_file_io fake_io(struct rig *r)
 {
 	return (struct spw_file_io){.ctx = &r->fake,
 				    .read = fake_read,
+				    .start = fake_start,
+				    .finish = fake_finish,
 				    .write = fake_write,
 				    .reap = fake_reap,
 				    .discard = fake_discard,
@@ -567,6 +619,146 @@ static void test_stale_segment(void **state)
 		free(old);
 		rig_close(r);
 	}
+}
+
+/* ---- reads that are told of before ---- */
+
+static void expect(struct rig *r, uint32_t i)
+{
+	r->t->ops->expect(r->t, (spw_entry_t){i}, r->objects[i].slot);
+}
+
+static void test_what_is_expected_is_on_its_way(void **state)
+{
+	struct rig *r = rig_new(300, 1000, 1700);
+
+	(void)state;
+	rig_open(r, (struct spw_file_layout){.max_bytes = 16 * MIB, .encrypt = true}, NULL);
+	assert_int_equal(write_range(r, 0, r->n), 0);
+	/* A second read near the first is of a window, 64 KiB: what lies around in one piece, in a few. */
+	for (uint32_t i = 0; i < 120; i++)
+		expect(r, i);
+	assert_in_range(r->fake.starts, 2, 6);
+	for (uint32_t i = 0; i < 120; i++)
+		check(r, i);
+	assert_int_equal(r->fake.reads, 0);
+	/* What is there is not read again. */
+	unsigned starts = r->fake.starts;
+
+	expect(r, 119);
+	assert_int_equal(r->fake.starts, starts);
+	check_all(r);
+	rig_close(r);
+}
+
+/* Whatever becomes of such a read, the bytes are right. */
+static void test_an_early_read_that_fails(void **state)
+{
+	static const enum fault faults[] = {READ_EIO, READ_SHORT, READ_FLIP};
+
+	(void)state;
+	for (unsigned k = 0; k < 3; k++) {
+		struct rig *r = rig_new(300, 1000, 1700);
+
+		rig_open(r, (struct spw_file_layout){.max_bytes = 16 * MIB, .encrypt = k % 2}, NULL);
+		assert_int_equal(write_range(r, 0, r->n), 0);
+		r->fake.early_fault = faults[k];
+		r->fake.flip = spw__slot_offset(r->objects[0].slot) % 4096 * 8 + 77;
+		for (uint32_t i = 0; i < r->n; i++) {
+			expect(r, i);
+			check(r, i);
+		}
+		assert_true(r->fake.starts > 0 && r->fake.reads > 0);
+		assert_int_equal(stats_of(r).errors, 0);
+		rig_close(r);
+	}
+}
+
+/* More than there is room for, all of them under way; the I/O refuses; and nobody comes for any. */
+static void test_more_is_expected_than_there_is_room_for(void **state)
+{
+	struct rig *r = rig_new(2000, 3000, 4000);
+
+	(void)state;
+	rig_open(r, (struct spw_file_layout){.max_bytes = 64 * MIB, .encrypt = true}, NULL);
+	assert_int_equal(write_range(r, 0, r->n), 0);
+	r->fake.hold_early = true;
+	for (uint32_t i = 0; i < r->n; i++)
+		expect(r, i * 1153 % r->n);
+	assert_in_range(r->fake.starts, 2, SPW_FILE_EARLY);
+	unsigned starts = r->fake.starts;
+
+	for (uint32_t i = 0; i < r->n; i++)
+		check(r, i * 1153 % r->n);
+	r->fake.refuse = true;
+	for (uint32_t i = 0; i < r->n; i++)
+		expect(r, i);
+	assert_int_equal(r->fake.starts, starts);
+	check_all(r);
+	/* Those that nobody came for make room. */
+	r->fake.refuse = r->fake.hold_early = false;
+	for (uint32_t i = 0; i < r->n; i++)
+		expect(r, i * 1153 % r->n);
+	assert_true(r->fake.starts > starts + 100);
+	check_all(r);
+	/* With some under way. */
+	rig_close(r);
+}
+
+/* A slot that is freed while it is read, and written anew; and a slot that never was. */
+static void test_what_was_expected_is_freed(void **state)
+{
+	struct rig *r = rig_new(150, 1000, 1700);
+
+	(void)state;
+	rig_open(r, (struct spw_file_layout){.max_bytes = 2 * MIB, .encrypt = true}, NULL);
+	for (unsigned round = 0; round < 20; round++) {
+		assert_int_equal(write_range(r, 0, r->n), 0);
+		for (uint32_t i = 0; i < r->n; i++)
+			expect(r, i);
+		/* Read when it is something else that lies there. */
+		drop_all(r);
+		assert_int_equal(write_range(r, 0, r->n), 0);
+		check_all(r);
+	}
+	r->t->ops->expect(r->t, (spw_entry_t){7}, spw__slot(3, 500ull * MIB, 1, 100));
+	drop_all(r);
+	rig_close(r);
+}
+
+static void test_fork_with_early_reads(void **state)
+{
+	struct rig *r = rig_new(300, 1000, 1700);
+
+	(void)state;
+	rig_open(r, (struct spw_file_layout){.max_bytes = 16 * MIB, .encrypt = true}, NULL);
+	assert_int_equal(write_range(r, 0, r->n), 0);
+	r->fake.hold_early = true;
+	for (uint32_t i = 0; i < r->n; i++)
+		expect(r, i);
+	assert_true(r->fake.starts > 0);
+	assert_int_equal(r->t->ops->fork_prepare(r->t, 2), 0);
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		r->t->ops->fork_child(r->t, 2);
+		/* To finish one of the parent's would be an error of the child's. */
+		memset(r->fake.early, 0, sizeof(r->fake.early));
+		check_all(r);
+		for (uint32_t i = 0; i < r->n; i++)
+			expect(r, i);
+		check_all(r);
+		_exit(0);
+	}
+	int status;
+
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	spw__file_reap(r->sh, 2);
+	check_all(r);
+	rig_close(r);
 }
 
 static void write_fault(enum fault fault, int want)
@@ -1724,6 +1916,50 @@ static void test_real_io_on_a_bad_descriptor(void **state)
 	munmap(page, 4096);
 }
 
+static void test_real_early_reads(void **state)
+{
+	int fd = temporary_file(O_DIRECT);
+	size_t bytes = SPW_FILE_EARLY * 65536;
+	uint8_t *out = shared_memory(bytes), *in = shared_memory(bytes);
+	struct spw_file_io io;
+	unsigned started = 0;
+
+	(void)state;
+	for (size_t i = 0; i < bytes; i++)
+		out[i] = (uint8_t)(i * 31 + i / 4096);
+	assert_int_equal(pwrite(fd, out, bytes, 0), bytes);
+	assert_int_equal(spw__file_io_open(fd, &io), 0);
+	for (unsigned round = 0; round < 50; round++) {
+		uint32_t under_way = 0;
+
+		memset(in, 0, bytes);
+		for (unsigned n = 0; n < SPW_FILE_EARLY; n++)
+			if (io.start(io.ctx, n, in + n * 65536, 65536, n * 65536))
+				under_way |= 1u << n;
+		started += (unsigned)__builtin_popcount(under_way);
+		for (unsigned i = 0; i < SPW_FILE_EARLY; i++) {
+			unsigned n = (i * 7 + round) % SPW_FILE_EARLY;
+			int64_t got = -EAGAIN;
+
+			if (!(under_way & 1u << n))
+				continue;
+			while (got == -EAGAIN)
+				got = io.finish(io.ctx, n, round % 2);
+			assert_int_equal(got, 65536);
+			assert_memory_equal(in + n * 65536, out + n * 65536, 65536);
+		}
+	}
+	/* None where the page cache would keep what is read, or io_uring is refused. */
+	print_message("%u early reads\n", started);
+	/* Beyond the end. */
+	if (io.start(io.ctx, 3, in, 65536, bytes - 4096))
+		assert_int_equal(io.finish(io.ctx, 3, true), 4096);
+	io.close(io.ctx);
+	close(fd);
+	munmap(out, bytes);
+	munmap(in, bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1753,6 +1989,12 @@ int main(void)
 		cmocka_unit_test(test_discard),
 		cmocka_unit_test(test_bad_blocks),
 		cmocka_unit_test(test_bad_blocks_nearly_everywhere),
+		cmocka_unit_test(test_what_is_expected_is_on_its_way),
+		cmocka_unit_test(test_an_early_read_that_fails),
+		cmocka_unit_test(test_more_is_expected_than_there_is_room_for),
+		cmocka_unit_test(test_what_was_expected_is_freed),
+		cmocka_unit_test(test_fork_with_early_reads),
+		cmocka_unit_test(test_real_early_reads),
 		cmocka_unit_test(test_fork_shares),
 		cmocka_unit_test(test_fork_failed),
 		cmocka_unit_test(test_shared_segments_are_not_cleaned),

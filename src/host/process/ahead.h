@@ -21,7 +21,7 @@ struct spw__ahead {
 	} stream[SPW__AHEAD_STREAMS];
 	uint32_t stream_hand;
 	uint32_t faults; /* the clock */
-	uint32_t level;  /* of the last fault, 0 = nothing around it was wanted */
+	uint32_t level;  /* of the last fault, 0 = a stream's, or nothing around it was wanted */
 	struct {
 		uint32_t block; /* its number, 0 = none */
 		uint32_t when;

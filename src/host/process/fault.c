@@ -198,6 +198,13 @@ static struct restored restore_all(struct spw__agent *a, uint64_t va, struct spw
 	return r;
 }
 
+/* What of [from, to) is on a file begins to be read. */
+static void expect(struct spw__agent *a, uint64_t from, uint64_t to)
+{
+	for (; from < to; from += SPW_PAGE)
+		spw_expect(a->space, spw__pt_lookup(&a->pt, from));
+}
+
 /* Put it in place. What has been is left in it: nothing, if an event is to be read first. */
 static void put(struct spw__agent *a, uint64_t asked, struct restored *r)
 {
@@ -220,7 +227,15 @@ static void put(struct spw__agent *a, uint64_t asked, struct restored *r)
 static struct served serve_stored(struct spw__agent *a, uint64_t va)
 {
 	uint64_t began = spw__plat_now_ns();
-	struct restored r = restore_all(a, va, fetched_for(a, va));
+	struct spw__ahead_span want = fetched_for(a, va);
+
+	if (want.to - want.from > SPW_PAGE) {
+		expect(a, want.from, want.to);
+		/* A stream will ask for as much again. */
+		if (!a->ahead.level)
+			expect(a, want.to, want.to + (want.to - want.from));
+	}
+	struct restored r = restore_all(a, va, want);
 
 	put(a, va, &r);
 	unsigned pages = (unsigned)((r.at.to - r.at.from) / SPW_PAGE);

@@ -49,7 +49,8 @@ static inline unsigned page_of(uint64_t va)
 int spw__pt_init(struct spw__pt *pt, struct spw__space *sp, bool sharing)
 {
 	*pt = (struct spw__pt){.space = sp, .sharing = sharing};
-	pt->leaf = spw__plat_reserve(LEAVES * sizeof(*pt->leaf));
+	/* One more: what is looked up ahead of the last of them lies beyond. */
+	pt->leaf = spw__plat_reserve((LEAVES + 1) * sizeof(*pt->leaf));
 	pt->age = spw__plat_reserve(RUNS);
 	pt->table = spw__plat_reserve((size_t)MAX_TABLES * SPW_CLUSTER * sizeof(*pt->table));
 	pt->orphan = spw__plat_reserve((size_t)MAX_ORPHANS * sizeof(*pt->orphan));
