@@ -412,18 +412,23 @@ static void file_destroy(struct spw_tier *t)
 	struct spw__file *f = spw__file_of(t);
 	const struct spw_move *moves;
 	struct spw_segment *g;
+	bool reads_ended = false;
 	int status;
 
 	/* A segment must not go to another process while our write to it may still come. */
 	for (unsigned i = 0; i < DESTROY_WAITS && batch_in(f, SPW__BATCH_FLYING); i++)
 		if (file_poll(t, 100000000, &moves, &status, &g))
 			file_poll_done(t, g);
-	spw__file_read_end(f);
+	for (unsigned i = 0; i < DESTROY_WAITS && !reads_ended; i++)
+		reads_ended = spw__file_read_end(f, 100000000 / SPW_FILE_EARLY);
 	if (f->tail != SPW__SEGS_NONE)
 		spw__file_unpin(f, f->tail);
 	for (uint32_t i = 0; i < f->top; i++)
 		if (f->live[i])
 			let_go(f, i);
+	/* The memory is the read's as long as it is under way, though the disk may never answer. */
+	if (!reads_ended)
+		return;
 	f->io.close(f->io.ctx);
 	spw__plat_release(f, f->bytes);
 }

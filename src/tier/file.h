@@ -42,7 +42,8 @@ void spw__file_shared_use(const struct spw_file_shared *sh, uint64_t *used_bytes
 
 /*
  * The I/O below a file tier; the real one is io_uring with O_DIRECT (spw__file_io_open), tests put a failing one in
- * between. All are called without tier locks held. Offsets and lengths are multiples of 4096, buffers are aligned so.
+ * between. All are called without tier locks held, but for those of windows, which nobody waits for. Offsets and
+ * lengths are multiples of 4096, buffers are aligned so.
  */
 struct spw_file_io {
 	void *ctx;
@@ -50,11 +51,11 @@ struct spw_file_io {
 	int64_t (*read)(void *ctx, void *buf, size_t len, uint64_t off);
 	/*
 	 * Optional, both: start read number n < SPW_FILE_EARLY, which is not under way; buf stays untouched until it has
-	 * been finished. Does not wait for the disk. False: not now. finish: its result, once, as of read; -EAGAIN, it is
-	 * still under way, only without wait. Any thread, one at a time for the same n.
+	 * ended. Does not wait for the disk. False: not now. finish: true once it has ended, with *result as of read;
+	 * false: not yet, after wait_ns. Any thread, one at a time for the same n.
 	 */
 	bool (*start)(void *ctx, unsigned n, void *buf, size_t len, uint64_t off);
-	int64_t (*finish)(void *ctx, unsigned n, bool wait);
+	bool (*finish)(void *ctx, unsigned n, uint64_t wait_ns, int64_t *result);
 	/* Start a write; token comes back from reap. 0 or -errno. buf stays untouched until then. */
 	int (*write)(void *ctx, const void *buf, size_t len, uint64_t off, uint64_t token);
 	/* One finished write: 1 with *token and *result (bytes or -errno), 0 if none within wait_ns. One thread. */

@@ -262,8 +262,8 @@ void spw__file_expect(struct spw_tier *t, spw_entry_t e, spw_slot_t s);
 uint64_t spw__file_life(struct spw_tier *t, spw_slot_t s);
 /* In a forked child: what was on its way comes to the parent. */
 void spw__file_read_reset(struct spw__file *f);
-/* Wait for what is on its way. */
-void spw__file_read_end(struct spw__file *f);
+/* Whether nothing is on its way any more, after a wait of wait_ns for each read at most. No other thread reads. */
+bool spw__file_read_end(struct spw__file *f, uint64_t wait_ns);
 /* Resident bytes of windows. */
 uint64_t spw__file_read_memory(const struct spw__file *f);
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
 /*
- * The I/O below a file tier: writes by io_uring, reads by pread or, watched, by a ring of their own.
+ * The I/O below a file tier: writes by io_uring, reads by pread or, watched, by a ring of their own, and those that
+ * begin before they are asked for by a third.
  *
  * A write must not hold up the thread that evicts, a read has a thread waiting for it anyway. The write ring is made at
  * the first write, by the process that writes; a forked child that used its parent's would reap the parent's writes. So
- * both rings' records lie in pages that the kernel wipes in the child. Where io_uring is refused, a write is a pwrite,
+ * the rings' records lie in pages that the kernel wipes in the child. Where io_uring is refused, a write is a pwrite,
  * and its result waits to be reaped.
  *
  * A thread that sleeps for a read of a fast disk sleeps as long again for its CPU: the interrupt may come to another
@@ -214,9 +215,6 @@ static bool io_start(void *ctx, unsigned n, void *buf, size_t len, uint64_t off)
 	struct early *e = early_of(io);
 	bool sent = false;
 
-	/* Else the page cache would have it. */
-	if (!io->direct)
-		return false;
 	spw__spin_lock(&e->lock);
 	if (e->mode == UNTRIED)
 		e->mode = spw__ring_open(&e->ring, SPW_FILE_EARLY) ? RING : SYNC;
@@ -247,16 +245,19 @@ static bool ended(struct early *e, unsigned n, int64_t *result)
 	return yes;
 }
 
-static int64_t io_finish(void *ctx, unsigned n, bool wait)
+static bool io_finish(void *ctx, unsigned n, uint64_t wait_ns, int64_t *result)
 {
 	struct io *io = ctx;
 	struct early *e = early_of(io);
-	int64_t result = -EAGAIN;
+	uint64_t began = wait_ns ? spw__plat_now_ns() : 0;
 
-	while (!ended(e, n, &result) && wait)
+	while (!ended(e, n, result)) {
+		if (!wait_ns || spw__plat_now_ns() - began >= wait_ns)
+			return false;
 		/* Another thread may take what this one waits for: it looks again soon. */
 		spw__ring_wait(&e->ring, LOOK_AGAIN);
-	return result;
+	}
+	return true;
 }
 
 static int io_write(void *ctx, const void *buf, size_t len, uint64_t off, uint64_t token)
@@ -392,7 +393,7 @@ int spw__file_io_open(int fd, struct spw_file_io *out)
 	*out = (struct spw_file_io){
 		.ctx = io,
 		.read = io_read,
-		.start = io_start,
+		.start = io->direct ? io_start : NULL, /* the page cache would have it */
 		.finish = io_finish,
 		.write = io_write,
 		.reap = io_reap,

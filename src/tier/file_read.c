@@ -58,12 +58,12 @@ static void filled(struct spw__window *w, int64_t got)
 	__atomic_store_n(&w->bytes, got > 0 ? (uint32_t)got : 0, __ATOMIC_RELAXED);
 }
 
-/* Whether w is in nobody's hands any more, after a wait for what is on its way. Its lock held. */
-static bool settle(struct spw__file *f, struct spw__window *w, bool wait)
+/* Whether nothing is on its way to w any more, after a wait of wait_ns at most. Its lock held. */
+static bool settle(struct spw__file *f, struct spw__window *w, uint64_t wait_ns)
 {
-	int64_t got = w->coming ? f->io.finish(f->io.ctx, (unsigned)(w - f->window), wait) : 0;
+	int64_t got;
 
-	if (w->coming && got != -EAGAIN)
+	if (w->coming && f->io.finish(f->io.ctx, (unsigned)(w - f->window), wait_ns, &got))
 		filled(w, got);
 	return !w->coming;
 }
@@ -77,7 +77,7 @@ static bool from_window(struct spw__file *f, const struct place *p, void *buf)
 
 		if (!covers(w, p) || !spw__spin_try(&w->lock))
 			continue;
-		found = settle(f, w, true) && covers(w, p) &&
+		found = settle(f, w, UINT64_MAX) && covers(w, p) &&
 			!unseal(f, p, window_data(f, w) + (p->first - w->first), buf);
 		if (found)
 			note_use(f, w);
@@ -86,19 +86,26 @@ static bool from_window(struct spw__file *f, const struct place *p, void *buf)
 	return found;
 }
 
-/* Is this read near a late one? Remembers where it is itself. */
-static bool local(struct spw__file *f, const struct place *p)
+/* The late read that this one is near, or SPW__STREAMS. */
+static unsigned near_which(const struct spw__file *f, const struct place *p)
 {
-	for (unsigned i = 0; i < SPW__STREAMS; i++) {
+	unsigned i = 0;
+
+	for (; i < SPW__STREAMS; i++) {
 		uint64_t at = SPW__LOAD(f->late[i]);
 
-		if (at && p->first < at + SPW__NEAR && at < p->first + SPW__NEAR) {
-			__atomic_store_n(&f->late[i], p->first, __ATOMIC_RELAXED);
-			return true;
-		}
+		if (at && p->first < at + SPW__NEAR && at < p->first + SPW__NEAR)
+			break;
 	}
-	__atomic_store_n(&f->late[SPW__ADD(f->late_n, 1) % SPW__STREAMS], p->first, __ATOMIC_RELAXED);
-	return false;
+	return i;
+}
+
+/* This is a late read now, instead of the one that it is near. */
+static void note_read(struct spw__file *f, const struct place *p, unsigned which)
+{
+	if (which == SPW__STREAMS)
+		which = SPW__ADD(f->late_n, 1) % SPW__STREAMS;
+	__atomic_store_n(&f->late[which], p->first, __ATOMIC_RELAXED);
 }
 
 /* The least used wide or narrow one, with its lock; NULL if that is busy. */
@@ -113,24 +120,32 @@ static struct spw__window *take_window(struct spw__file *f, bool wide)
 			oldest = w;
 	if (!spw__spin_try(&oldest->lock))
 		return NULL;
-	if (settle(f, oldest, false))
+	if (settle(f, oldest, 0))
 		return oldest;
+	note_use(f, oldest); /* the next time another */
 	spw__spin_unlock(&oldest->lock);
 	return NULL;
 }
 
 /*
- * Let w be for the blocks of the object alone or (near) for the window that it lies in, not beyond its segment. Windows
- * overlap by the longest object, so that each lies whole in the one in which it begins. Its lock held.
+ * The blocks of the object alone, or (wide) the window that it lies in, not beyond its segment. Windows overlap by the
+ * longest object, so that each lies whole in the one in which it begins.
  */
-static void aim(struct spw__file *f, struct spw__window *w, const struct place *p, bool near)
+static uint64_t extent(const struct spw__file *f, const struct place *p, bool wide, uint32_t *bytes)
 {
 	uint64_t seg = spw__seg_offset(f->sh, p->seg), stride = SPW__WIDE_BYTES - SPW__BUFFER_BYTES;
-	uint64_t from = near ? seg + (p->first - seg) / stride * stride : p->first;
-	uint64_t left = seg + SPW_FILE_SEGMENT - from, most = near ? SPW__WIDE_BYTES : p->span;
+	uint64_t from = wide ? seg + (p->first - seg) / stride * stride : p->first;
+	uint64_t left = seg + SPW_FILE_SEGMENT - from, most = wide ? SPW__WIDE_BYTES : p->span;
 
-	__atomic_store_n(&w->first, from, __ATOMIC_RELAXED);
-	__atomic_store_n(&w->bytes, left < most ? (uint32_t)left : (uint32_t)most, __ATOMIC_RELAXED);
+	*bytes = left < most ? (uint32_t)left : (uint32_t)most;
+	return from;
+}
+
+/* w is for these from now on. Its lock held. */
+static void aim(struct spw__file *f, struct spw__window *w, uint64_t first, uint32_t bytes)
+{
+	__atomic_store_n(&w->first, first, __ATOMIC_RELAXED);
+	__atomic_store_n(&w->bytes, bytes, __ATOMIC_RELAXED);
 	note_use(f, w);
 }
 
@@ -138,11 +153,14 @@ static void aim(struct spw__file *f, struct spw__window *w, const struct place *
 static bool fill_window(struct spw__file *f, const struct place *p)
 {
 	struct spw__window *w = take_window(f, true);
+	uint32_t bytes;
 
 	if (!w)
 		return false;
-	aim(f, w, p, true);
-	filled(w, f->io.read(f->io.ctx, window_data(f, w), w->bytes, w->first));
+	uint64_t first = extent(f, p, true, &bytes);
+
+	aim(f, w, first, bytes);
+	filled(w, f->io.read(f->io.ctx, window_data(f, w), bytes, first));
 	spw__spin_unlock(&w->lock);
 	return covers(w, p);
 }
@@ -206,9 +224,10 @@ int spw__file_get(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf)
 	if (!place_of(f, e, s, &p))
 		return -EBADMSG;
 	SPW__ADD(f->reads, 1);
-	bool near = local(f, &p);
+	unsigned near = near_which(f, &p);
 
-	if (from_window(f, &p, buf) || (near && fill_window(f, &p) && from_window(f, &p, buf)))
+	note_read(f, &p, near);
+	if (from_window(f, &p, buf) || (near < SPW__STREAMS && fill_window(f, &p) && from_window(f, &p, buf)))
 		return 0;
 	err = from_file(f, &p, buf);
 	/* Of another generation now: the slot was freed while it was read, and the caller will see that. */
@@ -228,15 +247,21 @@ void spw__file_expect(struct spw_tier *t, spw_entry_t e, spw_slot_t s)
 	for (w = f->window; w < f->window + SPW__WINDOWS; w++)
 		if (covers(w, &p))
 			return;
-	bool near = local(f, &p);
+	unsigned near = near_which(f, &p);
+	bool wide = near < SPW__STREAMS;
 
-	w = take_window(f, near);
+	w = take_window(f, wide);
 	if (!w)
 		return;
-	aim(f, w, &p, near);
-	w->coming = f->io.start(f->io.ctx, (unsigned)(w - f->window), window_data(f, w), w->bytes, w->first);
-	if (!w->coming)
-		filled(w, 0);
+	uint32_t bytes;
+	uint64_t first = extent(f, &p, wide, &bytes);
+
+	/* Else the window keeps what it has, and nobody takes a read to be near this one. */
+	if (f->io.start(f->io.ctx, (unsigned)(w - f->window), window_data(f, w), bytes, first)) {
+		aim(f, w, first, bytes);
+		w->coming = true;
+		note_read(f, &p, near);
+	}
 	spw__spin_unlock(&w->lock);
 }
 
@@ -259,10 +284,13 @@ void spw__file_read_reset(struct spw__file *f)
 	}
 }
 
-void spw__file_read_end(struct spw__file *f)
+bool spw__file_read_end(struct spw__file *f, uint64_t wait_ns)
 {
+	bool all = true;
+
 	for (struct spw__window *w = f->window; w < f->window + SPW__WINDOWS; w++)
-		settle(f, w, true);
+		all &= settle(f, w, wait_ns);
+	return all;
 }
 
 uint64_t spw__file_read_memory(const struct spw__file *f)

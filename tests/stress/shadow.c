@@ -255,16 +255,17 @@ static bool disk_start(void *ctx, unsigned n, void *buf, size_t len, uint64_t of
 	return true;
 }
 
-static int64_t disk_finish(void *ctx, unsigned n, bool wait)
+static bool disk_finish(void *ctx, unsigned n, uint64_t wait_ns, int64_t *result)
 {
 	struct disk *d = ctx;
 	void *buf = d->early[n].buf;
 
-	if (!wait && one_in(2))
-		return -EAGAIN;
+	if (!wait_ns && one_in(2))
+		return false;
 	CHECK(buf, "no read is under way");
 	d->early[n].buf = NULL;
-	return disk_read(ctx, buf, d->early[n].len, d->early[n].off);
+	*result = disk_read(ctx, buf, d->early[n].len, d->early[n].off);
+	return true;
 }
 
 static int disk_write(void *ctx, const void *buf, size_t len, uint64_t off, uint64_t token)

@@ -54,6 +54,7 @@ enum fault {
 	WRITE_REFUSED,
 	WRITE_LOST,
 	READ_EIO,
+	READ_EAGAIN,
 	READ_SHORT,
 	READ_FLIP
 };
@@ -66,12 +67,13 @@ struct fake {
 	const uint32_t *bad; /* blocks that nobody may come near */
 	uint32_t bad_n;
 	unsigned n, discards, reads;
+	uint64_t read_bytes;
 	bool hold; /* writes in flight stay so */
 	uint64_t token[MAX_WRITES];
 	int64_t result[MAX_WRITES];
 	/* Reads that were started; done when they are finished, with a fault of their own. */
 	enum fault early_fault;
-	bool refuse, hold_early;
+	bool refuse, hold_early, stuck;
 	unsigned starts;
 	struct {
 		void *buf; /* NULL: not under way */
@@ -99,6 +101,8 @@ static int64_t read_with(const struct fake *f, enum fault fault, void *buf, size
 
 	if (fault == READ_EIO)
 		return -EIO;
+	if (fault == READ_EAGAIN)
+		return -EAGAIN;
 	n = pread(f->fd, buf, len, (off_t)off);
 	if (fault == READ_SHORT)
 		return n - 512;
@@ -114,6 +118,7 @@ static int64_t fake_read(void *ctx, void *buf, size_t len, uint64_t off)
 	assert_aligned(buf, len, off);
 	assert_good(f, off, len);
 	f->reads++;
+	f->read_bytes += len;
 	return read_with(f, f->fault, buf, len, off);
 }
 
@@ -134,16 +139,17 @@ static bool fake_start(void *ctx, unsigned n, void *buf, size_t len, uint64_t of
 	return true;
 }
 
-static int64_t fake_finish(void *ctx, unsigned n, bool wait)
+static bool fake_finish(void *ctx, unsigned n, uint64_t wait_ns, int64_t *result)
 {
 	struct fake *f = ctx;
 	void *buf = f->early[n].buf;
 
 	assert_non_null(buf);
-	if (!wait && f->hold_early)
-		return -EAGAIN;
+	if (f->stuck || (!wait_ns && f->hold_early))
+		return false;
 	f->early[n].buf = NULL;
-	return read_with(f, f->early_fault, buf, f->early[n].len, f->early[n].off);
+	*result = read_with(f, f->early_fault, buf, f->early[n].len, f->early[n].off);
+	return true;
 }
 
 static int fake_write(void *ctx, const void *buf, size_t len, uint64_t off, uint64_t token)
@@ -654,10 +660,10 @@ static void test_what_is_expected_is_on_its_way(void **state)
 /* Whatever becomes of such a read, the bytes are right. */
 static void test_an_early_read_that_fails(void **state)
 {
-	static const enum fault faults[] = {READ_EIO, READ_SHORT, READ_FLIP};
+	static const enum fault faults[] = {READ_EIO, READ_EAGAIN, READ_SHORT, READ_FLIP};
 
 	(void)state;
-	for (unsigned k = 0; k < 3; k++) {
+	for (unsigned k = 0; k < 4; k++) {
 		struct rig *r = rig_new(300, 1000, 1700);
 
 		rig_open(r, (struct spw_file_layout){.max_bytes = 16 * MIB, .encrypt = k % 2}, NULL);
@@ -703,6 +709,39 @@ static void test_more_is_expected_than_there_is_room_for(void **state)
 	check_all(r);
 	/* With some under way. */
 	rig_close(r);
+}
+
+/* Where no read can be started, to say what is expected costs no read. */
+static void test_early_reads_refused(void **state)
+{
+	uint64_t reads[2], bytes[2];
+
+	(void)state;
+	for (unsigned expects = 0; expects < 2; expects++) {
+		struct rig *r = rig_new(3000, 1000, 1700);
+
+		rig_open(r, (struct spw_file_layout){.max_bytes = 64 * MIB, .encrypt = true}, NULL);
+		assert_int_equal(write_range(r, 0, r->n), 0);
+		r->fake.refuse = true;
+		for (uint32_t i = 0; i + 64 <= r->n; i += 32) {
+			for (uint32_t k = 0; k < 64 && expects; k++)
+				expect(r, i + k);
+			for (uint32_t k = 0; k < 32; k++)
+				check(r, i + k);
+		}
+		/* Scattered ones, eight at a time: each its own blocks. */
+		for (uint32_t i = 0; i < r->n; i += 8) {
+			for (uint32_t k = 0; k < 8 && expects; k++)
+				expect(r, (i + k) * 1153 % r->n);
+			for (uint32_t k = 0; k < 8; k++)
+				check(r, (i + k) * 1153 % r->n);
+		}
+		reads[expects] = r->fake.reads;
+		bytes[expects] = r->fake.read_bytes;
+		rig_close(r);
+	}
+	assert_int_equal(reads[1], reads[0]);
+	assert_int_equal(bytes[1], bytes[0]);
 }
 
 /* A slot that is freed while it is read, and written anew; and a slot that never was. */
@@ -758,6 +797,19 @@ static void test_fork_with_early_reads(void **state)
 	assert_int_equal(status, 0);
 	spw__file_reap(r->sh, 2);
 	check_all(r);
+	rig_close(r);
+}
+
+/* The disk never answers: the tier goes, what was to be read into stays. */
+static void test_destroy_with_a_read_that_never_ends(void **state)
+{
+	struct rig *r = rig_new(300, 1000, 1700);
+
+	(void)state;
+	rig_open(r, (struct spw_file_layout){.max_bytes = 16 * MIB, .encrypt = true}, NULL);
+	assert_int_equal(write_range(r, 0, r->n), 0);
+	expect(r, 7);
+	r->fake.stuck = true;
 	rig_close(r);
 }
 
@@ -1934,17 +1986,17 @@ static void test_real_early_reads(void **state)
 
 		memset(in, 0, bytes);
 		for (unsigned n = 0; n < SPW_FILE_EARLY; n++)
-			if (io.start(io.ctx, n, in + n * 65536, 65536, n * 65536))
+			if (io.start && io.start(io.ctx, n, in + n * 65536, 65536, n * 65536))
 				under_way |= 1u << n;
 		started += (unsigned)__builtin_popcount(under_way);
 		for (unsigned i = 0; i < SPW_FILE_EARLY; i++) {
 			unsigned n = (i * 7 + round) % SPW_FILE_EARLY;
-			int64_t got = -EAGAIN;
+			int64_t got;
 
 			if (!(under_way & 1u << n))
 				continue;
-			while (got == -EAGAIN)
-				got = io.finish(io.ctx, n, round % 2);
+			while (!io.finish(io.ctx, n, round % 2 * SECOND, &got))
+				;
 			assert_int_equal(got, 65536);
 			assert_memory_equal(in + n * 65536, out + n * 65536, 65536);
 		}
@@ -1952,8 +2004,12 @@ static void test_real_early_reads(void **state)
 	/* None where the page cache would keep what is read, or io_uring is refused. */
 	print_message("%u early reads\n", started);
 	/* Beyond the end. */
-	if (io.start(io.ctx, 3, in, 65536, bytes - 4096))
-		assert_int_equal(io.finish(io.ctx, 3, true), 4096);
+	if (io.start && io.start(io.ctx, 3, in, 65536, bytes - 4096)) {
+		int64_t got = 0;
+
+		assert_true(io.finish(io.ctx, 3, UINT64_MAX, &got));
+		assert_int_equal(got, 4096);
+	}
 	io.close(io.ctx);
 	close(fd);
 	munmap(out, bytes);
@@ -1992,6 +2048,8 @@ int main(void)
 		cmocka_unit_test(test_what_is_expected_is_on_its_way),
 		cmocka_unit_test(test_an_early_read_that_fails),
 		cmocka_unit_test(test_more_is_expected_than_there_is_room_for),
+		cmocka_unit_test(test_early_reads_refused),
+		cmocka_unit_test(test_destroy_with_a_read_that_never_ends),
 		cmocka_unit_test(test_what_was_expected_is_freed),
 		cmocka_unit_test(test_fork_with_early_reads),
 		cmocka_unit_test(test_real_early_reads),
