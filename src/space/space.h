@@ -134,10 +134,10 @@ int spw_load(struct spw__space *sp, struct spw_work *w, spw_entry_t e, void *pag
 
 /*
  * The page of e is going to be loaded: if that means to read it from somewhere, the read begins now. A hint, which does
- * not wait for what is read; next to nothing for all other entries. Of a thread of the host's own: as long as such a
+ * not wait for what is read; next to nothing for all other entries. alone: what is stored beside it will not be. Of a thread of the host's own: as long as such a
  * read is under way, what the thread sleeps in may be interrupted (EINTR).
  */
-void spw_expect(struct spw__space *sp, spw_entry_t e);
+void spw_expect(struct spw__space *sp, spw_entry_t e, bool alone);
 
 /* What a descriptor says, by one load. For sweeps, readahead and statistics; may be stale at once. */
 enum spw_kind { SPW_FREE = 0, SPW_SAME, SPW_POOL, SPW_SLOT, SPW_FRAME };

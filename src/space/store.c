@@ -193,7 +193,7 @@ int spw_load(struct spw__space *sp, struct spw_work *work, spw_entry_t e, void *
 	}
 }
 
-void spw_expect(struct spw__space *sp, spw_entry_t e)
+void spw_expect(struct spw__space *sp, spw_entry_t e, bool alone)
 {
 	uint64_t w = spw__peek(sp, e);
 
@@ -202,7 +202,7 @@ void spw_expect(struct spw__space *sp, spw_entry_t e)
 		struct spw_tier *t = spw__tier_of(sp, s);
 
 		if (t->ops->expect)
-			t->ops->expect(t, e, s);
+			t->ops->expect(t, e, s, alone);
 	}
 }
 

@@ -258,7 +258,7 @@ static inline uint32_t spw__file_reserve(const struct spw_file_shared *sh)
 }
 
 int spw__file_get(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf);
-void spw__file_expect(struct spw_tier *t, spw_entry_t e, spw_slot_t s);
+void spw__file_expect(struct spw_tier *t, spw_entry_t e, spw_slot_t s, bool alone);
 uint64_t spw__file_life(struct spw_tier *t, spw_slot_t s);
 /* In a forked child: what was on its way comes to the parent. */
 void spw__file_read_reset(struct spw__file *f);

@@ -79,8 +79,10 @@ static bool from_window(struct spw__file *f, const struct place *p, void *buf)
 			continue;
 		found = settle(f, w, UINT64_MAX) && covers(w, p) &&
 			!unseal(f, p, window_data(f, w) + (p->first - w->first), buf);
-		if (found)
+		if (found && i < SPW__WIDE)
 			note_use(f, w);
+		else if (found) /* a narrow one has nothing else: the next to be taken */
+			__atomic_store_n(&w->used, 0, __ATOMIC_RELAXED);
 		spw__spin_unlock(&w->lock);
 	}
 	return found;
@@ -236,7 +238,7 @@ int spw__file_get(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf)
 	return err;
 }
 
-void spw__file_expect(struct spw_tier *t, spw_entry_t e, spw_slot_t s)
+void spw__file_expect(struct spw_tier *t, spw_entry_t e, spw_slot_t s, bool alone)
 {
 	struct spw__file *f = spw__file_of(t);
 	struct spw__window *w;
@@ -248,7 +250,7 @@ void spw__file_expect(struct spw_tier *t, spw_entry_t e, spw_slot_t s)
 		if (covers(w, &p))
 			return;
 	unsigned near = near_which(f, &p);
-	bool wide = near < SPW__STREAMS;
+	bool wide = near < SPW__STREAMS && !alone;
 
 	w = take_window(f, wide);
 	if (!w)

@@ -80,9 +80,9 @@ struct spw_tier_ops {
 	int (*get)(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf);
 	/*
 	 * The object at s is going to be asked for: begin to read it, if there is room for that. A hint, s may be
-	 * nobody's. Does not wait for what is read. NULL: cannot.
+	 * nobody's. alone: what is stored beside it will not be. Does not wait for what is read. NULL: cannot.
 	 */
-	void (*expect)(struct spw_tier *t, spw_entry_t e, spw_slot_t s);
+	void (*expect)(struct spw_tier *t, spw_entry_t e, spw_slot_t s, bool alone);
 	/*
 	 * Which life of the slot this is: once freed and given to another object, by whatever process, it has another
 	 * number, never one that it had. Entry locked or not; of a slot that is nobody's, any number.

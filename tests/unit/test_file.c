@@ -631,7 +631,7 @@ static void test_stale_segment(void **state)
 
 static void expect(struct rig *r, uint32_t i)
 {
-	r->t->ops->expect(r->t, (spw_entry_t){i}, r->objects[i].slot);
+	r->t->ops->expect(r->t, (spw_entry_t){i}, r->objects[i].slot, false);
 }
 
 static void test_what_is_expected_is_on_its_way(void **state)
@@ -654,6 +654,25 @@ static void test_what_is_expected_is_on_its_way(void **state)
 	expect(r, 119);
 	assert_int_equal(r->fake.starts, starts);
 	check_all(r);
+	rig_close(r);
+}
+
+static void test_what_is_expected_alone(void **state)
+{
+	struct rig *r = rig_new(300, 1000, 1700);
+
+	(void)state;
+	rig_open(r, (struct spw_file_layout){.max_bytes = 16 * MIB, .encrypt = true}, NULL);
+	assert_int_equal(write_range(r, 0, r->n), 0);
+	/* Its own blocks each, though they are near each other. */
+	for (uint32_t i = 0; i < r->n; i += 17) {
+		r->t->ops->expect(r->t, (spw_entry_t){i}, r->objects[i].slot, true);
+		for (unsigned n = 0; n < SPW_FILE_EARLY; n++)
+			assert_true(!r->fake.early[n].buf || r->fake.early[n].len <= 8192);
+		check(r, i);
+	}
+	assert_int_equal(r->fake.starts, (r->n + 16) / 17);
+	assert_int_equal(r->fake.reads, 0);
 	rig_close(r);
 }
 
@@ -760,7 +779,7 @@ static void test_what_was_expected_is_freed(void **state)
 		assert_int_equal(write_range(r, 0, r->n), 0);
 		check_all(r);
 	}
-	r->t->ops->expect(r->t, (spw_entry_t){7}, spw__slot(3, 500ull * MIB, 1, 100));
+	r->t->ops->expect(r->t, (spw_entry_t){7}, spw__slot(3, 500ull * MIB, 1, 100), false);
 	drop_all(r);
 	rig_close(r);
 }
@@ -2046,6 +2065,7 @@ int main(void)
 		cmocka_unit_test(test_bad_blocks),
 		cmocka_unit_test(test_bad_blocks_nearly_everywhere),
 		cmocka_unit_test(test_what_is_expected_is_on_its_way),
+		cmocka_unit_test(test_what_is_expected_alone),
 		cmocka_unit_test(test_an_early_read_that_fails),
 		cmocka_unit_test(test_more_is_expected_than_there_is_room_for),
 		cmocka_unit_test(test_early_reads_refused),

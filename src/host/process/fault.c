@@ -25,6 +25,7 @@
 #define POLL_MS     1000   /* a fork that failed sends no event; it is noticed this late at most */
 #define SWITCHES_NS 10000u /* what a fault costs that is not seen here: to wake the handler, and the thread */
 #define OUT_NS      4000u  /* and to take a page out again */
+#define STRIDES     8u     /* pages at equal steps that are read from a file together */
 #define WAIT_ROUNDS 64     /* of at most 1 ms: then the program goes on, over the cap */
 
 int spw__fault_init(struct spw__agent *a)
@@ -202,7 +203,23 @@ static struct restored restore_all(struct spw__agent *a, uint64_t va, struct spw
 static void expect(struct spw__agent *a, uint64_t from, uint64_t to)
 {
 	for (; from < to; from += SPW_PAGE)
-		spw_expect(a->space, spw__pt_lookup(&a->pt, from));
+		spw_expect(a->space, spw__pt_lookup(&a->pt, from), false);
+}
+
+/* The page at va is wanted, and `want` comes in for it: what is on a file of that, and of what will be wanted next. */
+static void expect_all(struct spw__agent *a, uint64_t va, struct spw__ahead_span want)
+{
+	uint64_t stride = spw__ahead_stride(&a->ahead, va);
+
+	if (want.to - want.from > SPW_PAGE) {
+		expect(a, want.from, want.to);
+		/* A stream will ask for as much again. */
+		if (!a->ahead.level)
+			expect(a, want.to, want.to + (want.to - want.from));
+	} else if (stride && spw_kind(a->space, spw__pt_lookup(&a->pt, va)) == SPW_SLOT) {
+		for (unsigned i = 0; i < STRIDES; i++)
+			spw_expect(a->space, spw__pt_lookup(&a->pt, va + i * stride), true);
+	}
 }
 
 /* Put it in place. What has been is left in it: nothing, if an event is to be read first. */
@@ -229,12 +246,7 @@ static struct served serve_stored(struct spw__agent *a, uint64_t va)
 	uint64_t began = spw__plat_now_ns();
 	struct spw__ahead_span want = fetched_for(a, va);
 
-	if (want.to - want.from > SPW_PAGE) {
-		expect(a, want.from, want.to);
-		/* A stream will ask for as much again. */
-		if (!a->ahead.level)
-			expect(a, want.to, want.to + (want.to - want.from));
-	}
+	expect_all(a, va, want);
 	struct restored r = restore_all(a, va, want);
 
 	put(a, va, &r);

@@ -49,8 +49,7 @@ static inline unsigned page_of(uint64_t va)
 int spw__pt_init(struct spw__pt *pt, struct spw__space *sp, bool sharing)
 {
 	*pt = (struct spw__pt){.space = sp, .sharing = sharing};
-	/* One more: what is looked up ahead of the last of them lies beyond. */
-	pt->leaf = spw__plat_reserve((LEAVES + 1) * sizeof(*pt->leaf));
+	pt->leaf = spw__plat_reserve(LEAVES * sizeof(*pt->leaf));
 	pt->age = spw__plat_reserve(RUNS);
 	pt->table = spw__plat_reserve((size_t)MAX_TABLES * SPW_CLUSTER * sizeof(*pt->table));
 	pt->orphan = spw__plat_reserve((size_t)MAX_ORPHANS * sizeof(*pt->orphan));
@@ -64,7 +63,7 @@ static uint32_t *table_of(const struct spw__pt *pt, uint64_t word)
 
 spw_entry_t spw__pt_lookup(const struct spw__pt *pt, uint64_t va)
 {
-	uint64_t word = pt->leaf[va / SPW_LEAF_BYTES];
+	uint64_t word = va >> USER_BITS ? 0 : pt->leaf[va / SPW_LEAF_BYTES];
 
 	if (!word)
 		return (spw_entry_t){SPW_ENTRY_NONE};
