@@ -134,8 +134,8 @@ int spw_load(struct spw__space *sp, struct spw_work *w, spw_entry_t e, void *pag
 
 /*
  * The page of e is going to be loaded: if that means to read it from somewhere, the read begins now. A hint, which does
- * not wait for what is read; next to nothing for all other entries. alone: what is stored beside it will not be. Of a thread of the host's own: as long as such a
- * read is under way, what the thread sleeps in may be interrupted (EINTR).
+ * not wait for what is read; next to nothing for all other entries. alone: what is stored beside it will not be. Of a
+ * thread of the host's own: as long as such a read is under way, what the thread sleeps in may be interrupted (EINTR).
  */
 void spw_expect(struct spw__space *sp, spw_entry_t e, bool alone);
 

@@ -13,10 +13,10 @@
  * Of a page at equal steps from the last ones only the reading from a file is worth to be begun before it is asked
  * for: what lies around it is not wanted, and it may be the last.
  *
- * Whether fetching pays cannot be seen, for pages that are in place make no fault. The kernel's own readahead leaves what
- * it has read unmapped, and pays a fault for each page to know. Here one page of some windows is left out, on trial:
- * if it is asked for soon, the others are taken to be in use as well. Where less than half of the trials succeed, the
- * next smaller window is fetched instead, and the trials go on: without fetching anything.
+ * Whether fetching pays cannot be seen, for pages that are in place make no fault. The kernel's own readahead leaves
+ * what it has read unmapped, and pays a fault for each page to know. Here one page of some windows is left out, on
+ * trial: if it is asked for soon, the others are taken to be in use as well. Where less than half of the trials
+ * succeed, the next smaller window is fetched instead, and the trials go on: without fetching anything.
  */
 #include "host/process/ahead.h"
 #include "space/space.h"

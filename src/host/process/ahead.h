@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #define SPW__WINDOW_MAX    32u /* pages fetched for one fault at most */
+#define SPW__AHEAD_STRIDES 8u  /* of a stride, read from a file together: as many as a file has narrow windows */
 #define SPW__AHEAD_STREAMS 8u
 #define SPW__AHEAD_BLOCKS  1024u
 #define SPW__AHEAD_TRIALS  256u
@@ -46,8 +47,8 @@ unsigned spw__ahead_stream(struct spw__ahead *h, uint64_t va);
 /* So many have come. */
 void spw__ahead_advance(struct spw__ahead *h, uint64_t va, unsigned pages);
 /*
- * Of each page that is wanted: how far it is, modulo 2^64, from the last one, if that was as far from the one before; 0:
- * it was not.
+ * Of each page that is wanted: how far it is, modulo 2^64, from the last one, if that was as far from the one before;
+ * 0: it was not.
  */
 uint64_t spw__ahead_stride(struct spw__ahead *h, uint64_t va);
 /* What may be worth to be fetched for the fault at va, which is stored: a stream's window, or what lies around it. */

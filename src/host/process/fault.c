@@ -25,7 +25,6 @@
 #define POLL_MS     1000   /* a fork that failed sends no event; it is noticed this late at most */
 #define SWITCHES_NS 10000u /* what a fault costs that is not seen here: to wake the handler, and the thread */
 #define OUT_NS      4000u  /* and to take a page out again */
-#define STRIDES     8u     /* pages at equal steps that are read from a file together */
 #define WAIT_ROUNDS 64     /* of at most 1 ms: then the program goes on, over the cap */
 
 int spw__fault_init(struct spw__agent *a)
@@ -217,7 +216,7 @@ static void expect_all(struct spw__agent *a, uint64_t va, struct spw__ahead_span
 		if (!a->ahead.level)
 			expect(a, want.to, want.to + (want.to - want.from));
 	} else if (stride && spw_kind(a->space, spw__pt_lookup(&a->pt, va)) == SPW_SLOT) {
-		for (unsigned i = 0; i < STRIDES; i++)
+		for (unsigned i = 0; i < SPW__AHEAD_STRIDES; i++)
 			spw_expect(a->space, spw__pt_lookup(&a->pt, va + i * stride), true);
 	}
 }
