@@ -133,11 +133,14 @@ int spw_join(struct spw__space *sp, struct spw_work *w, spw_entry_t twin);
 int spw_load(struct spw__space *sp, struct spw_work *w, spw_entry_t e, void *page, spw_slot_t *where);
 
 /*
- * The page of e is going to be loaded: if that means to read it from somewhere, the read begins now. A hint, which does
- * not wait for what is read; next to nothing for all other entries. alone: what is stored beside it will not be. Of a
- * thread of the host's own: as long as such a read is under way, what the thread sleeps in may be interrupted (EINTR).
+ * The page of e is going to be loaded: if that means to read it from somewhere, the read begins now. Does not wait for
+ * what is read; next to nothing for all other entries. alone: what is stored beside it will not be. False: to load it
+ * is to wait for a read that has not begun; as all answers, maybe not any more.
+ * As long as such a read is under way, what the thread that began it sleeps in may be interrupted (EINTR). A thread of
+ * the program's calls spw_settle() before it goes on, which waits for all that were begun by w's holder.
  */
-void spw_expect(struct spw__space *sp, spw_entry_t e, bool alone);
+bool spw_expect(struct spw__space *sp, const struct spw_work *w, spw_entry_t e, bool alone);
+void spw_settle(struct spw__space *sp, const struct spw_work *w);
 
 /* What a descriptor says, by one load. For sweeps, readahead and statistics; may be stale at once. */
 enum spw_kind { SPW_FREE = 0, SPW_SAME, SPW_POOL, SPW_SLOT, SPW_FRAME };

@@ -193,17 +193,23 @@ int spw_load(struct spw__space *sp, struct spw_work *work, spw_entry_t e, void *
 	}
 }
 
-void spw_expect(struct spw__space *sp, spw_entry_t e, bool alone)
+bool spw_expect(struct spw__space *sp, const struct spw_work *w, spw_entry_t e, bool alone)
 {
-	uint64_t w = spw__peek(sp, e);
+	uint64_t word = spw__peek(sp, e);
 
-	if (spw__word_kind(w) == SPW_SLOT) {
-		spw_slot_t s = spw__word_slot(w);
-		struct spw_tier *t = spw__tier_of(sp, s);
+	if (spw__word_kind(word) != SPW_SLOT)
+		return true;
+	spw_slot_t s = spw__word_slot(word);
+	struct spw_tier *t = spw__tier_of(sp, s);
 
-		if (t->ops->expect)
-			t->ops->expect(t, e, s, alone);
-	}
+	return t->ops->expect && t->ops->expect(t, w, e, s, alone);
+}
+
+void spw_settle(struct spw__space *sp, const struct spw_work *w)
+{
+	for (unsigned i = 0; i < SPW_MAX_TIERS; i++)
+		if (sp->tier[i] && sp->tier[i]->ops->settle)
+			sp->tier[i]->ops->settle(sp->tier[i], w);
 }
 
 enum spw_kind spw_kind(const struct spw__space *sp, spw_entry_t e)

@@ -442,6 +442,7 @@ static const struct spw_tier_ops file_ops = {
 	.poll_done = file_poll_done,
 	.get = spw__file_get,
 	.expect = spw__file_expect,
+	.settle = spw__file_settle,
 	.life = spw__file_life,
 	.clean = spw__file_clean,
 	.clean_done = spw__file_clean_done,

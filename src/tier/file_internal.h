@@ -180,9 +180,10 @@ struct spw_segment {
 struct spw__window {
 	struct spw__spin lock; /* of what follows, and of the bytes */
 	uint64_t first;
-	uint32_t bytes; /* A that are there, or on their way; 0: nothing */
-	bool coming;    /* they are on their way */
-	uint64_t used;  /* A window_n when last used */
+	uint32_t bytes;  /* A that are there, or on their way; 0: nothing */
+	bool coming;     /* they are on their way */
+	const void *who; /* A who asked for that; NULL: nobody, or it has ended */
+	uint64_t used;   /* A window_n when last used */
 };
 
 struct spw__file {
@@ -258,7 +259,8 @@ static inline uint32_t spw__file_reserve(const struct spw_file_shared *sh)
 }
 
 int spw__file_get(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf);
-void spw__file_expect(struct spw_tier *t, spw_entry_t e, spw_slot_t s, bool alone);
+bool spw__file_expect(struct spw_tier *t, const void *who, spw_entry_t e, spw_slot_t s, bool alone);
+void spw__file_settle(struct spw_tier *t, const void *who);
 uint64_t spw__file_life(struct spw_tier *t, spw_slot_t s);
 /* In a forked child: what was on its way comes to the parent. */
 void spw__file_read_reset(struct spw__file *f);

@@ -55,6 +55,7 @@ static void note_use(struct spw__file *f, struct spw__window *w)
 static void filled(struct spw__window *w, int64_t got)
 {
 	w->coming = false;
+	__atomic_store_n(&w->who, NULL, __ATOMIC_RELAXED);
 	__atomic_store_n(&w->bytes, got > 0 ? (uint32_t)got : 0, __ATOMIC_RELAXED);
 }
 
@@ -238,33 +239,53 @@ int spw__file_get(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf)
 	return err;
 }
 
-void spw__file_expect(struct spw_tier *t, spw_entry_t e, spw_slot_t s, bool alone)
+bool spw__file_expect(struct spw_tier *t, const void *who, spw_entry_t e, spw_slot_t s, bool alone)
 {
 	struct spw__file *f = spw__file_of(t);
 	struct spw__window *w;
 	struct place p;
 
 	if (!f->io.start || !place_of(f, e, s, &p))
-		return;
+		return false;
 	for (w = f->window; w < f->window + SPW__WINDOWS; w++)
 		if (covers(w, &p))
-			return;
+			return true;
 	unsigned near = near_which(f, &p);
 	bool wide = near < SPW__STREAMS && !alone;
 
 	w = take_window(f, wide);
 	if (!w)
-		return;
+		return false;
 	uint32_t bytes;
 	uint64_t first = extent(f, &p, wide, &bytes);
+	bool begun = f->io.start(f->io.ctx, (unsigned)(w - f->window), window_data(f, w), bytes, first);
 
 	/* Else the window keeps what it has, and nobody takes a read to be near this one. */
-	if (f->io.start(f->io.ctx, (unsigned)(w - f->window), window_data(f, w), bytes, first)) {
+	if (begun) {
 		aim(f, w, first, bytes);
 		w->coming = true;
+		__atomic_store_n(&w->who, who, __ATOMIC_RELAXED);
 		note_read(f, &p, near);
 	}
 	spw__spin_unlock(&w->lock);
+	return begun;
+}
+
+void spw__file_settle(struct spw_tier *t, const void *who)
+{
+	struct spw__file *f = spw__file_of(t);
+
+	for (struct spw__window *w = f->window; w < f->window + SPW__WINDOWS; w++) {
+		for (unsigned spins = 0; SPW__LOAD(w->who) == who; spins++) {
+			if (!spw__spin_try(&w->lock)) {
+				spw__plat_relax(spins);
+				continue;
+			}
+			if (w->who == who)
+				settle(f, w, UINT64_MAX);
+			spw__spin_unlock(&w->lock);
+		}
+	}
 }
 
 uint64_t spw__file_life(struct spw_tier *t, spw_slot_t s)

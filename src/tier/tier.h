@@ -80,9 +80,12 @@ struct spw_tier_ops {
 	int (*get)(struct spw_tier *t, spw_entry_t e, spw_slot_t s, void *buf);
 	/*
 	 * The object at s is going to be asked for: begin to read it, if there is room for that. A hint, s may be
-	 * nobody's. alone: what is stored beside it will not be. Does not wait for what is read. NULL: cannot.
+	 * nobody's. alone: what is stored beside it will not be. Does not wait for what is read. False: no such read
+	 * is under way, nor are the bytes here. settle() waits for the end of those that the same `who` began. Both
+	 * NULL: cannot.
 	 */
-	void (*expect)(struct spw_tier *t, spw_entry_t e, spw_slot_t s, bool alone);
+	bool (*expect)(struct spw_tier *t, const void *who, spw_entry_t e, spw_slot_t s, bool alone);
+	void (*settle)(struct spw_tier *t, const void *who);
 	/*
 	 * Which life of the slot this is: once freed and given to another object, by whatever process, it has another
 	 * number, never one that it had. Entry locked or not; of a slot that is nobody's, any number.

@@ -442,11 +442,13 @@ static int load(struct thread *t, uint32_t i)
 		memset(t->page, 0xa5, SPW_PAGE);
 		if (one_in(4))
 			for (uint32_t n = rnd(16); n; n--)
-				spw_expect(sp, (spw_entry_t){(i + n - 1) % ENTRIES}, one_in(2));
+				spw_expect(sp, t->work, (spw_entry_t){(i + n - 1) % ENTRIES}, one_in(2));
 		rc = spw_load(sp, t->work, (spw_entry_t){i}, t->page, &where);
 		t->loads++;
 		t->eio += rc == -EIO;
 		CHECK(rc != -EIO || GET(inject), "entry %u", i);
+		if (one_in(4))
+			spw_settle(sp, t->work);
 	} while (rc == -EIO);
 	CHECK(rc != -EBADMSG, "entry %u slot %llx", i, (unsigned long long)where.v);
 	return rc;

@@ -629,9 +629,18 @@ static void test_stale_segment(void **state)
 
 /* ---- reads that are told of before ---- */
 
-static void expect(struct rig *r, uint32_t i)
+static bool expect(struct rig *r, uint32_t i)
 {
-	r->t->ops->expect(r->t, (spw_entry_t){i}, r->objects[i].slot, false);
+	return r->t->ops->expect(r->t, r, (spw_entry_t){i}, r->objects[i].slot, false);
+}
+
+static unsigned under_way(const struct rig *r)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < SPW_FILE_EARLY; i++)
+		n += r->fake.early[i].buf != NULL;
+	return n;
 }
 
 static void test_what_is_expected_is_on_its_way(void **state)
@@ -666,7 +675,7 @@ static void test_what_is_expected_alone(void **state)
 	assert_int_equal(write_range(r, 0, r->n), 0);
 	/* Its own blocks each, though they are near each other. */
 	for (uint32_t i = 0; i < r->n; i += 17) {
-		r->t->ops->expect(r->t, (spw_entry_t){i}, r->objects[i].slot, true);
+		assert_true(r->t->ops->expect(r->t, r, (spw_entry_t){i}, r->objects[i].slot, true));
 		for (unsigned n = 0; n < SPW_FILE_EARLY; n++)
 			assert_true(!r->fake.early[n].buf || r->fake.early[n].len <= 8192);
 		check(r, i);
@@ -719,6 +728,7 @@ static void test_more_is_expected_than_there_is_room_for(void **state)
 	for (uint32_t i = 0; i < r->n; i++)
 		expect(r, i);
 	assert_int_equal(r->fake.starts, starts);
+	assert_false(expect(r, 0) && expect(r, r->n / 2) && expect(r, r->n - 1));
 	check_all(r);
 	/* Those that nobody came for make room. */
 	r->fake.refuse = r->fake.hold_early = false;
@@ -779,8 +789,40 @@ static void test_what_was_expected_is_freed(void **state)
 		assert_int_equal(write_range(r, 0, r->n), 0);
 		check_all(r);
 	}
-	r->t->ops->expect(r->t, (spw_entry_t){7}, spw__slot(3, 500ull * MIB, 1, 100), false);
+	assert_false(r->t->ops->expect(r->t, r, (spw_entry_t){7}, spw__slot(3, 500ull * MIB, 1, 100), false));
 	drop_all(r);
+	rig_close(r);
+}
+
+/* Whoever goes where a read under way would interrupt it waits for the end of its own, also those that it did not use. */
+static void test_settle(void **state)
+{
+	struct rig *r = rig_new(300, 3000, 4000);
+	int me, other;
+
+	(void)state;
+	rig_open(r, (struct spw_file_layout){.max_bytes = 16 * MIB, .encrypt = true}, NULL);
+	assert_int_equal(write_range(r, 0, r->n), 0);
+	r->fake.hold_early = true;
+	for (uint32_t i = 0; i < 6; i++)
+		assert_true(r->t->ops->expect(r->t, i % 2 ? &me : &other, (spw_entry_t){i * 40},
+					      r->objects[i * 40].slot, true));
+	assert_int_equal(under_way(r), 6);
+	check(r, 40);
+	assert_int_equal(under_way(r), 5);
+	r->t->ops->settle(r->t, &me);
+	assert_int_equal(under_way(r), 3);
+	/* What was read is there. */
+	unsigned reads = r->fake.reads;
+
+	check(r, 3 * 40);
+	check(r, 5 * 40);
+	assert_int_equal(r->fake.reads, reads);
+	r->t->ops->settle(r->t, &me);
+	assert_int_equal(under_way(r), 3);
+	r->t->ops->settle(r->t, &other);
+	assert_int_equal(under_way(r), 0);
+	check_all(r);
 	rig_close(r);
 }
 
@@ -2071,6 +2113,7 @@ int main(void)
 		cmocka_unit_test(test_early_reads_refused),
 		cmocka_unit_test(test_destroy_with_a_read_that_never_ends),
 		cmocka_unit_test(test_what_was_expected_is_freed),
+		cmocka_unit_test(test_settle),
 		cmocka_unit_test(test_fork_with_early_reads),
 		cmocka_unit_test(test_real_early_reads),
 		cmocka_unit_test(test_fork_shares),

@@ -202,7 +202,7 @@ static struct restored restore_all(struct spw__agent *a, uint64_t va, struct spw
 static void expect(struct spw__agent *a, uint64_t from, uint64_t to)
 {
 	for (; from < to; from += SPW_PAGE)
-		spw_expect(a->space, spw__pt_lookup(&a->pt, from), false);
+		spw_expect(a->space, a->fault_work, spw__pt_lookup(&a->pt, from), false);
 }
 
 /* The page at va is wanted, and `want` comes in for it: what is on a file of that, and of what will be wanted next. */
@@ -217,7 +217,7 @@ static void expect_all(struct spw__agent *a, uint64_t va, struct spw__ahead_span
 			expect(a, want.to, want.to + (want.to - want.from));
 	} else if (stride && spw_kind(a->space, spw__pt_lookup(&a->pt, va)) == SPW_SLOT) {
 		for (unsigned i = 0; i < SPW__AHEAD_STRIDES; i++)
-			spw_expect(a->space, spw__pt_lookup(&a->pt, va + i * stride), true);
+			spw_expect(a->space, a->fault_work, spw__pt_lookup(&a->pt, va + i * stride), true);
 	}
 }
 
