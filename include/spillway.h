@@ -115,7 +115,7 @@ struct spw_region_stats {
 };
 
 enum spw_advice {
-	SPW_NORMAL = 0, /* of the whole region: readahead where reads follow each other */
+	SPW_NORMAL = 0, /* of the whole region: readahead where reads follow each other, or at equal steps */
 	SPW_RANDOM,     /* of the whole region: no readahead */
 	SPW_WILLNEED,   /* bring the range in, as far as the cap allows */
 	SPW_COLD,       /* take the range out now */

@@ -59,6 +59,10 @@ static void more_than_memory(enum spw_fault_mode mode)
 	for (unsigned i = 0; i < 3; i++) {
 		write_pages(base, 0, MANY, NOISE, 1 + i);
 		check_pages(base, 0, MANY, NOISE, 1 + i);
+		for (uint64_t page = 0; page < MANY; page += 7)
+			check_pages(base, page, 1, NOISE, 1 + i);
+		for (uint64_t page = MANY; page-- > 0;)
+			check_pages(base, page, 1, NOISE, 1 + i);
 	}
 	st = stats_of(s);
 	CHECK(st.written_pages && st.read_pages && st.file_pages && st.file_bytes <= st.file_capacity &&

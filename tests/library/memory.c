@@ -121,6 +121,81 @@ static void first_writes(void)
 	end_space(s);
 }
 
+/* Ask for each `by`-th of n pages from `first` on, all of which are out; returns the faults that took. */
+static uint64_t walk(struct spw_space *s, struct spw_region *r, uint64_t first, int64_t by, unsigned n, bool write)
+{
+	char *base = spw_region_address(r);
+	struct spw_space_stats before;
+
+	take_out(r);
+	before = stats_of(s);
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t page = first + (uint64_t)(by * i);
+
+		if (write)
+			write_pages(base, page, 1, TEXT, 1);
+		else
+			check_pages(base, page, 1, TEXT, 1);
+	}
+	/* A thread lets go of pages after they are there. Who pins them waits for that. */
+	for (unsigned i = 0; i < n; i++) {
+		size_t page = (first + (uint64_t)(by * i)) * PAGE;
+
+		CHECK(!spw_region_pin(r, page, PAGE) && !spw_region_unpin(r, page, PAGE));
+	}
+	return stats_of(s).faults - before.faults;
+}
+
+/* Pages at equal steps come along, also from other leaves, and none that nobody can ask for. */
+static void equal_steps(enum spw_fault_mode mode)
+{
+	static const int64_t by[] = {17, -17, 2, -1, 61};
+	struct spw_space *s = new_space(4 * RAM, mode);
+	char *base;
+	struct spw_region *r = new_region(s, MANY, &base);
+
+	write_pages(base, 0, MANY, TEXT, 1);
+	for (unsigned i = 0; i < sizeof(by) / sizeof(*by); i++) {
+		for (int write = 0; write < 2; write++) {
+			uint64_t step = (uint64_t)(by[i] < 0 ? -by[i] : by[i]), n = (MANY + step - 1) / step;
+			uint64_t first = by[i] < 0 ? (n - 1) * step : 0;
+			/* 1, 1, 2 and 4 pages, then 8 each time. */
+			uint64_t faults = walk(s, r, first, by[i], (unsigned)n, write), most = 4 + (n - 8 + 7) / 8;
+
+			CHECK(faults <= most, "%lld: %llu faults of %llu pages", (long long)by[i],
+			      (unsigned long long)faults, (unsigned long long)n);
+			CHECK(region_stats(r).resident_bytes == n * PAGE, "%lld: %llu instead of %llu pages",
+			      (long long)by[i], (unsigned long long)region_stats(r).resident_bytes / PAGE,
+			      (unsigned long long)n);
+		}
+	}
+	/* A stride that ends has fetched one page for nothing here. */
+	CHECK(walk(s, r, 5, 17, 3, false) <= 3 && region_stats(r).resident_bytes == 4 * PAGE);
+	CHECK(!spw_region_advise(r, 0, MANY * PAGE, SPW_RANDOM));
+	CHECK(walk(s, r, 5, 17, 3, false) <= 3 && region_stats(r).resident_bytes == 3 * PAGE);
+	CHECK(!spw_region_advise(r, 0, MANY * PAGE, SPW_NORMAL));
+	take_out(r);
+	check_pages(base, 0, MANY, TEXT, 1);
+
+	/* What was never touched stays so. */
+	CHECK(!spw_region_advise(r, 0, MANY * PAGE, SPW_DISCARD));
+	for (unsigned i = 0; i < 50; i++)
+		check_pages(base, i * 17, 1, TEXT, 0);
+	CHECK(region_stats(r).resident_bytes == 50 * PAGE);
+	spw_region_destroy(r);
+	end_space(s);
+}
+
+static void steps_by_signal(void)
+{
+	equal_steps(SPW_FAULT_SIGNAL);
+}
+
+static void steps_by_thread(void)
+{
+	equal_steps(SPW_FAULT_THREAD);
+}
+
 static void resizing(void)
 {
 	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
@@ -520,6 +595,8 @@ const struct spw_test_case memory_cases[] = {
 	{"an ordinary user", ordinary_user},
 	{"advice", advice},
 	{"first writes", first_writes},
+	{"equal steps, by signal", steps_by_signal},
+	{"equal steps, by a thread", steps_by_thread},
 	{"resizing", resizing},
 	{"system calls need a pin", system_calls_need_a_pin},
 	{"system calls, faults by thread", system_calls_by_thread},

@@ -452,11 +452,13 @@ static void op_read_racing(struct thread *t, struct slot *s)
 	      (unsigned long long)got, (unsigned long long)word(now, k), (unsigned long long)word(later, k));
 }
 
+/* All in order, or at steps; up or down. */
 static void op_scan(struct thread *t, struct slot *s)
 {
 	bool down = one_in(t, 3);
+	uint32_t step = one_in(t, 2) ? 1 : 2 + rnd(t, 30);
 
-	for (uint32_t i = 0; i < s->pages; i++) {
+	for (uint32_t i = 0; i < s->pages; i += step) {
 		uint32_t at = down ? s->pages - 1 - i : i;
 
 		lock_pages(s, at, 1);

@@ -19,9 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RAM       (4 * MIB)
-#define MANY      2048u /* pages: twice the cap */
-#define MANY_PLUS 7u    /* a step over them that follows no run */
+#define RAM  (4 * MIB)
+#define MANY 2048u /* pages: twice the cap */
 
 static void handle(int sig, void (*with_info)(int, siginfo_t *, void *), void (*plain)(int), int flags)
 {
@@ -58,10 +57,16 @@ static struct spw_region *many_pages(struct spw_space *s, char **base)
 	return r;
 }
 
+/* All numbers below a power of two, at growing steps: pages each of which has a fault of its own. */
+static uint64_t scattered(uint64_t i, uint64_t power)
+{
+	return i * (i + 1) / 2 % power;
+}
+
 static void touch_all(const char *base)
 {
 	for (uint64_t i = 0; i < MANY; i++)
-		check_pages(base, i * MANY_PLUS % MANY, 1, TEXT, 1);
+		check_pages(base, scattered(i, MANY), 1, TEXT, 1);
 }
 
 /* ---- other handlers of SIGBUS ---- */
@@ -159,7 +164,7 @@ static void earlier_handler_that_jumps(void)
 			failed(__FILE__, __LINE__, "touched", "%u", i);
 		}
 		CHECK(told == (int)i + 1);
-		check_pages(base, i * MANY_PLUS % MANY, 1, TEXT, 1);
+		check_pages(base, scattered(i, MANY), 1, TEXT, 1);
 	}
 	sigprocmask(SIG_SETMASK, NULL, &now);
 	CHECK(!sigismember(&now, SIGBUS) && !sigismember(&now, SIGTERM));
@@ -319,7 +324,7 @@ static void __attribute__((noinline)) go_down(const char *end, size_t left)
 		return;
 	}
 	for (uint64_t i = 0; i < MANY; i++)
-		sink += *(volatile uint64_t *)(shared_base + i * MANY_PLUS % MANY * PAGE);
+		sink += *(volatile uint64_t *)(shared_base + scattered(i, MANY) * PAGE);
 }
 
 struct deep {
@@ -411,7 +416,7 @@ static volatile sig_atomic_t handler_done;
 static void touching_handler(int sig)
 {
 	int saved = errno;
-	uint64_t n = handled++, i = n * MANY_PLUS % HANDLED;
+	uint64_t n = handled++, i = scattered(n, HANDLED);
 	volatile uint64_t *own = (volatile uint64_t *)(handlers_pages + i * PAGE);
 
 	(void)sig;

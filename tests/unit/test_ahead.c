@@ -86,25 +86,6 @@ static void a_stream_comes_in_growing_windows(void **state)
 	assert_int_equal(last, SPW__WINDOW_MAX);
 }
 
-static void equal_steps_are_a_stride(void **state)
-{
-	(void)state;
-	assert_int_equal(spw__ahead_stride(&h, at(1000)), 0);
-	for (unsigned down = 0; down < 2; down++) {
-		uint64_t step = down ? 0 - 17ull * SPW_PAGE : 17ull * SPW_PAGE, va = at(1000);
-
-		/* The first step is news, and the second the same again. */
-		assert_int_equal(spw__ahead_stride(&h, va += step), 0);
-		for (unsigned i = 0; i < 5; i++)
-			assert_int_equal(spw__ahead_stride(&h, va += step), step);
-		assert_int_equal(spw__ahead_stride(&h, va + SPW_PAGE), 0);
-		assert_int_equal(spw__ahead_stride(&h, at(1000)), 0);
-	}
-	/* The same page again, as after an event: no step. */
-	assert_int_equal(spw__ahead_stride(&h, at(1000)), 0);
-	assert_int_equal(spw__ahead_stride(&h, at(1000)), 0);
-}
-
 static void a_page_alone_comes_alone(void **state)
 {
 	(void)state;
@@ -201,7 +182,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(a_stream_comes_in_growing_windows, begin),
-		cmocka_unit_test_setup(equal_steps_are_a_stride, begin),
 		cmocka_unit_test_setup(a_page_alone_comes_alone, begin),
 		cmocka_unit_test_setup(a_place_that_is_in_use_comes_as_a_whole, begin),
 		cmocka_unit_test_setup(and_so_does_the_place_beside_it, begin),

@@ -3,9 +3,9 @@
  * A page that is missing, or that is written for the first time.
  *
  * The fault is on the thread that wants the page, so nobody is woken and the bytes are in its cache; what is left to
- * save is faults. Where they follow each other the neighbours come along, decompressed side by side and put in place
- * by one system call. What was read is put in place write-protected, for its stored copy to stay good; what is written
- * is not.
+ * save is faults, and waiting for a disk. Where they follow each other the pages that are next come along: neighbours,
+ * decompressed side by side and put in place by one system call, or pages at equal steps. What was read is put in place
+ * write-protected, for its stored copy to stay good; what is written is not.
  *
  * Pages are put in place by UFFDIO_COPY, never written to where they will be: until they are whole another thread must
  * not see them.
@@ -17,33 +17,6 @@
 
 #include <errno.h>
 #include <string.h>
-
-#define FIRST_WINDOW 4u /* pages, when two faults followed each other */
-
-/* ---- readahead ---- */
-
-/* How many pages, from the one at va on, this fault is to bring. */
-static unsigned window(struct spw_region *r, uint64_t va)
-{
-	if (__atomic_load_n(&r->advice, __ATOMIC_RELAXED) == SPW_RANDOM)
-		return 1;
-	for (unsigned i = 0; i < SPW__LIB_STREAMS; i++) {
-		struct spw__stream *st = &r->stream[i];
-		uint32_t w = __atomic_load_n(&st->window, __ATOMIC_RELAXED);
-
-		if (__atomic_load_n(&st->next, __ATOMIC_RELAXED) != va)
-			continue;
-		w = w < FIRST_WINDOW ? FIRST_WINDOW : w * 2 > SPW__WINDOW ? SPW__WINDOW : w * 2;
-		__atomic_store_n(&st->window, w, __ATOMIC_RELAXED);
-		__atomic_store_n(&st->next, va + (uint64_t)w * SPW_PAGE, __ATOMIC_RELAXED);
-		return w;
-	}
-	struct spw__stream *st = &r->stream[__atomic_fetch_add(&r->hand, 1, __ATOMIC_RELAXED) % SPW__LIB_STREAMS];
-
-	__atomic_store_n(&st->next, va + SPW_PAGE, __ATOMIC_RELAXED);
-	__atomic_store_n(&st->window, 1, __ATOMIC_RELAXED);
-	return 1;
-}
 
 /* ---- putting in place ---- */
 
@@ -131,37 +104,76 @@ int spw__lib_bring(struct spw_space *s, struct spw__seat *seat, uint32_t o, uint
 
 /* ---- missing pages ---- */
 
-/* Pages behind the first that come along: a run of one nature, each BUSY. */
+/* Pages that one fault brings, of one nature, each BUSY. The first is the one that was asked for. */
 struct run {
+	uint32_t position[SPW__WINDOW];
 	uint8_t state[SPW__WINDOW];
-	uint32_t first;
 	unsigned n;
+	int64_t step;       /* bytes from one to the next, or a multiple of that */
 	bool fresh;         /* never stored: zeros */
 	uint32_t from_file; /* a bit for each */
 	uint64_t began;     /* ns */
 };
 
-/* Take the page behind the run along, if it is of the run's nature and can be had without waiting. */
-static bool extend(struct spw_space *s, struct spw__seat *seat, struct run *run)
+/* Have the page at va come along, if it is of the run's nature and can be had without waiting. */
+static bool take_along(struct spw_region *r, struct spw__seat *seat, struct run *run, uint64_t va)
 {
-	uint32_t o = run->first + run->n;
+	struct spw_space *s = r->space;
 	uint8_t *state = &run->state[run->n];
-	spw_slot_t where;
+	uint32_t o, now;
 
-	if (!spw__page_try(s, o, state))
+	if (!spw__position_if(r, va, &o) || !spw__page_try(s, o, state))
 		return false;
 	spw_entry_t e = spw__page_held(s, o);
 	enum spw_kind kind = spw_kind(s->layer, e);
-	bool fits = !(*state & SPW__IN) && kind != SPW_FRAME && (kind == SPW_FREE) == run->fresh;
 
-	if (fits && !run->fresh)
-		fits = !restore(s, seat, e, seat->window + (size_t)run->n * SPW_PAGE, &where);
-	run->from_file |= (uint32_t)(fits && kind == SPW_SLOT) << run->n;
-	if (fits)
-		run->n++;
-	else
+	/* Another leaf may have been given back. A page at steps that would have to be waited for speaks when asked. */
+	if (*state & SPW__IN || kind == SPW_FRAME || (kind == SPW_FREE) != run->fresh ||
+	    !spw__position_if(r, va, &now) || now != o ||
+	    (run->step != SPW_PAGE && !spw_expect(s->layer, seat->work, e, true))) {
 		spw__page_unlock(s, o, *state);
-	return fits;
+		return false;
+	}
+	run->from_file |= (uint32_t)(kind == SPW_SLOT) << run->n;
+	run->position[run->n++] = o;
+	return true;
+}
+
+/* The pages behind the first, `most` in all. At steps those that cannot come are left out, else they end it. */
+static void gather(struct spw_region *r, struct spw__seat *seat, struct run *run, unsigned most)
+{
+	uint64_t va = spw__page_va(r->space, run->position[0]);
+
+	if (most > 1 && run->step != SPW_PAGE)
+		spw_expect(r->space->layer, seat->work, spw__page_held(r->space, run->position[0]), true);
+	for (unsigned i = 1; i < most; i++) {
+		va += (uint64_t)run->step;
+		if (!take_along(r, seat, run, va) && run->step == SPW_PAGE)
+			break;
+	}
+}
+
+/*
+ * Restore them. Reads of several from a file are under way together; all have ended when this returns, so that none
+ * interrupts what the program waits for. How many are there, from the first on; *err: why not the next.
+ */
+static unsigned restore_all(struct spw_space *s, struct spw__seat *seat, const struct run *run, spw_slot_t *where,
+			    int *err)
+{
+	bool several = run->from_file & (run->from_file - 1);
+	unsigned good = 0;
+
+	for (unsigned i = 0; i < run->n && several && run->step == SPW_PAGE; i++)
+		spw_expect(s->layer, seat->work, spw__page_held(s, run->position[i]), false);
+	*err = 0;
+	while (good < run->n && !*err) {
+		*err = restore(s, seat, spw__page_held(s, run->position[good]), seat->window + (size_t)good * SPW_PAGE,
+			       where);
+		good += !*err;
+	}
+	if (several || run->step != SPW_PAGE)
+		spw_settle(s->layer, seat->work);
+	return good;
 }
 
 static void count_return(struct spw_space *s, const struct run *run)
@@ -169,37 +181,43 @@ static void count_return(struct spw_space *s, const struct run *run)
 	uint64_t each = (spw__plat_now_ns() - run->began) / run->n;
 
 	for (unsigned i = 0; i < run->n; i++)
-		spw__split_in(&s->split, spw__page_held(s, run->first + i), run->from_file >> i & 1, each);
+		spw__split_in(&s->split, spw__page_held(s, run->position[i]), run->from_file >> i & 1, each);
 }
 
-/* The first page of the run is there; bring those that follow it along. `most` have been counted. */
-static void bring_run(struct spw_space *s, struct spw__seat *seat, struct run *run, unsigned most, bool write)
+/* Their bytes are in the seat's window, or they are fresh. */
+static void place_run(struct spw_space *s, struct spw__seat *seat, struct run *run, bool write)
 {
-	uint32_t position[SPW__WINDOW];
+	const char *bytes = run->fresh ? s->zeros : seat->window;
+	bool protect = !run->fresh && !write;
 
-	while (run->n < most && extend(s, seat, run))
-		;
-	if (!run->fresh)
-		count_return(s, run);
-	put_in_place(s, spw__page_va(s, run->first), run->fresh ? s->zeros : seat->window, run->n,
-		     !run->fresh && !write);
-	for (unsigned i = 0; i < run->n; i++) {
-		position[i] = run->first + i;
-		run->state[i] = arrived(s, seat, position[i], run->state[i], !run->fresh, write);
-	}
-	spw__queue_push(s, position, run->state, run->n);
+	/* Neighbours by one call. */
+	for (unsigned i = 0, n = run->step == SPW_PAGE ? run->n : 1; i < run->n; i += n)
+		put_in_place(s, spw__page_va(s, run->position[i]), bytes + (size_t)i * SPW_PAGE, n, protect);
 	for (unsigned i = 0; i < run->n; i++)
-		spw__page_unlock(s, position[i], run->state[i] | SPW__QUEUED);
+		run->state[i] = arrived(s, seat, run->position[i], run->state[i], !run->fresh, write);
+	spw__queue_push(s, run->position, run->state, run->n);
+	for (unsigned i = 0; i < run->n; i++)
+		spw__page_unlock(s, run->position[i], run->state[i] | SPW__QUEUED);
 	seat->in += run->fresh ? 0 : run->n;
 }
 
-/* Page o is missing, and BUSY in `state`; it and `most` - 1 others may come. As spw__lib_bring(), but lets go of it. */
-static int bring_many(struct spw_space *s, struct spw__seat *seat, uint32_t o, uint8_t state, unsigned most, bool write,
-		      spw_slot_t *where)
+/*
+ * Page o is missing, and BUSY in `state`; it and `most` - 1 others, `step` apart, may come: so many have been counted.
+ * As spw__lib_bring(), but lets go of it.
+ */
+static int bring_many(struct spw_region *r, struct spw__seat *seat, uint32_t o, uint8_t state, unsigned most,
+		      int64_t step, bool write, spw_slot_t *where)
 {
-	struct run run = {.first = o, .n = 1, .state = {state}};
-	spw_entry_t e = spw__page_held(s, o);
-	enum spw_kind kind = spw_kind(s->layer, e);
+	struct spw_space *s = r->space;
+	enum spw_kind kind = spw_kind(s->layer, spw__page_held(s, o));
+	struct run run = {
+		.position = {o},
+		.state = {state},
+		.n = 1,
+		.step = step,
+		.fresh = kind == SPW_FREE,
+		.from_file = kind == SPW_SLOT,
+	};
 	int ret = 0;
 
 	if (kind == SPW_FRAME) {
@@ -210,20 +228,24 @@ static int bring_many(struct spw_space *s, struct spw__seat *seat, uint32_t o, u
 		spw__room_give(s, ret ? most : most - 1);
 		return ret;
 	}
-	run.fresh = kind == SPW_FREE;
-	run.from_file = kind == SPW_SLOT;
-	if (!run.fresh) {
+	if (!run.fresh)
 		run.began = spw__plat_now_ns();
-		ret = restore(s, seat, e, seat->window, where);
+	/* What was never touched at steps may never be. */
+	if (!run.fresh || step == SPW_PAGE)
+		gather(r, seat, &run, most);
+	if (!run.fresh) {
+		unsigned all = run.n;
+
+		run.n = restore_all(s, seat, &run, where, &ret);
+		for (unsigned i = run.n; i < all; i++)
+			spw__page_unlock(s, run.position[i], run.state[i]);
+		if (run.n)
+			count_return(s, &run);
 	}
-	if (ret) {
-		spw__page_unlock(s, o, state);
-		spw__room_give(s, most);
-		return ret;
-	}
-	bring_run(s, seat, &run, most, write);
+	if (run.n)
+		place_run(s, seat, &run, write);
 	spw__room_give(s, most - run.n);
-	return 0;
+	return run.n ? 0 : ret;
 }
 
 /* ---- first writes ---- */
@@ -256,11 +278,13 @@ void spw__lib_fault(struct spw_region *r, struct spw__seat *seat, uint64_t va, b
 
 	if (spw__position(r, va, &o))
 		spw__lib_die("has no memory for a leaf of pages", ENOMEM);
-	unsigned most = window(r, va), left = SPW_CLUSTER - o % SPW_CLUSTER;
-	uint64_t end = (r->base + r->bytes - va) / SPW_PAGE;
+	int64_t step;
+	unsigned most = spw__lib_ahead(r, va, &step), left = SPW_CLUSTER - o % SPW_CLUSTER;
+	uint64_t end = step > 0 ? (r->base + r->bytes - va - 1) / (uint64_t)step : (va - r->base) / (uint64_t)-step;
 
-	most = most < left ? most : left;
-	most = most < end ? most : (unsigned)end;
+	if (step == SPW_PAGE)
+		most = most < left ? most : left;
+	most = most <= end ? most : (unsigned)end + 1;
 	for (unsigned spins = 0;; spins++) {
 		uint8_t state = __atomic_load_n(&s->state[o], __ATOMIC_RELAXED);
 		unsigned counted = 0;
@@ -272,12 +296,12 @@ void spw__lib_fault(struct spw_region *r, struct spw__seat *seat, uint64_t va, b
 		}
 		state = spw__page_lock(s, o);
 		if (!(state & SPW__IN) && counted) {
-			ret = bring_many(s, seat, o, state, counted, write, &where);
+			ret = bring_many(r, seat, o, state, counted, step, write, &where);
 			seat->faults += ret == 0;
 		} else {
 			ret = state & SPW__IN ? 0 : -EAGAIN;
 			if (ret == 0 && write && state & SPW__PROT) {
-				open_many(s, seat, o, state, most);
+				open_many(s, seat, o, state, step == SPW_PAGE ? most : 1);
 				seat->write_faults++;
 			} else {
 				spw__page_unlock(s, o, state);

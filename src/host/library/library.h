@@ -28,6 +28,7 @@
  */
 #include "host/lock.h"
 #include "host/split.h"
+#include "host/strides.h"
 #include "platform/spin.h"
 #include "space/space.h"
 #include "spillway.h"
@@ -92,6 +93,7 @@ struct spw_region {
 	uint32_t tiers;  /* A that its pages may go to, a bit for each number; changes under lock */
 	bool cloned;     /* it is or has a clone; under lock */
 	struct spw__stream stream[SPW__LIB_STREAMS];
+	struct spw__strides strides;
 	struct spw__spin lock; /* of cluster[] */
 	uint32_t *cluster;     /* A by leaf: cluster + 1, 0 = none yet; a mapping */
 	uint64_t most;         /* leaves that it has room for */
@@ -262,6 +264,10 @@ void spw__lib_die(const char *what, int error) __attribute__((noreturn));
 
 /* To a caller who knows `size` bytes of statistics, what is had of them; the rest is 0. */
 void spw__stats_give(void *out, size_t size, const void *st, size_t have);
+
+/* ---- ahead.c ---- */
+/* How many pages a fault at va is to bring, that page the first of them, and how far apart: bytes, < 0 is back. */
+unsigned spw__lib_ahead(struct spw_region *r, uint64_t va, int64_t *step);
 
 /* ---- fault.c ---- */
 /* See to it that the page at va is there, and if `write` can be written. Inside. */

@@ -11,7 +11,7 @@
  *   agent.lock   page table, regions, frame ring, and every userfaultfd call that takes pages out or puts them in.
  *                Events are read and handled under it, for reading one sets the program free. Never held while
  *                compressing, or calling anything that raises an event of our own. Only the handler reads the file
- *                under it, for a page that was asked for.
+ *                under it, for a page that was asked for, or those that come with it.
  *
  *   agent.work   held during a round of the reclaimer's work, whoever does it, and for a fork from before it to after
  *                it.
@@ -31,6 +31,7 @@
 #include "host/process/thread.h"
 #include "host/process/tiers.h"
 #include "host/split.h"
+#include "host/strides.h"
 #include "space/space.h"
 
 #include <stdbool.h>
@@ -95,6 +96,8 @@ struct spw__agent {
 	struct spw__regions regions;
 	struct spw__frames frames;
 	struct spw__ahead ahead;
+	struct spw__strides strides;
+	uint32_t asking; /* the thread whose fault is served */
 	struct spw__fresh fresh;
 	struct spw__quarantine quarantine[SPW_QUARANTINES];
 	uint32_t quarantines;

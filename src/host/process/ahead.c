@@ -10,9 +10,6 @@
  * brings two pages, the next one four, until it is the block; and a fault in the block next to it begins where that
  * one is.
  *
- * Of a page at equal steps from the last ones only the reading from a file is worth to be begun before it is asked
- * for: what lies around it is not wanted, and it may be the last.
- *
  * Whether fetching pays cannot be seen, for pages that are in place make no fault. The kernel's own readahead leaves
  * what it has read unmapped, and pays a fault for each page to know. Here one page of some windows is left out, on
  * trial: if it is asked for soon, the others are taken to be in use as well. Where less than half of the trials
@@ -51,16 +48,6 @@ void spw__ahead_advance(struct spw__ahead *h, uint64_t va, unsigned pages)
 		if (h->stream[i].next == va)
 			h->stream[i].next = va + (uint64_t)pages * SPW_PAGE;
 	}
-}
-
-uint64_t spw__ahead_stride(struct spw__ahead *h, uint64_t va)
-{
-	uint64_t step = va - h->last;
-	bool again = step == h->step;
-
-	h->last = va;
-	h->step = step;
-	return again ? step : 0;
 }
 
 static void judge(struct spw__ahead *h, uint32_t level, bool asked_for)

@@ -9,7 +9,6 @@
 #include <stdint.h>
 
 #define SPW__WINDOW_MAX    32u /* pages fetched for one fault at most */
-#define SPW__AHEAD_STRIDES 8u  /* of a stride, read from a file together: as many as a file has narrow windows */
 #define SPW__AHEAD_STREAMS 8u
 #define SPW__AHEAD_BLOCKS  1024u
 #define SPW__AHEAD_TRIALS  256u
@@ -21,8 +20,6 @@ struct spw__ahead {
 		uint32_t window; /* pages fetched last time */
 	} stream[SPW__AHEAD_STREAMS];
 	uint32_t stream_hand;
-	uint64_t last;   /* address that was wanted */
-	uint64_t step;   /* from the one before it, modulo 2^64 */
 	uint32_t faults; /* the clock */
 	uint32_t level;  /* of the last fault, 0 = a stream's, or nothing around it was wanted */
 	struct {
@@ -46,11 +43,6 @@ struct spw__ahead_span {
 unsigned spw__ahead_stream(struct spw__ahead *h, uint64_t va);
 /* So many have come. */
 void spw__ahead_advance(struct spw__ahead *h, uint64_t va, unsigned pages);
-/*
- * Of each page that is wanted: how far it is, modulo 2^64, from the last one, if that was as far from the one before;
- * 0: it was not.
- */
-uint64_t spw__ahead_stride(struct spw__ahead *h, uint64_t va);
 /* What may be worth to be fetched for the fault at va, which is stored: a stream's window, or what lies around it. */
 struct spw__ahead_span spw__ahead_wanted(struct spw__ahead *h, uint64_t va);
 /* Those of it that are out, and lie beside each other and va: what is to be fetched of these. */

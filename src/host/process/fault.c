@@ -198,27 +198,31 @@ static struct restored restore_all(struct spw__agent *a, uint64_t va, struct spw
 	return r;
 }
 
-/* What of [from, to) is on a file begins to be read. */
-static void expect(struct spw__agent *a, uint64_t from, uint64_t to)
+/* If the page is on a file, it begins to be read. False: it does not. */
+static bool expect(struct spw__agent *a, uint64_t va, bool alone)
 {
-	for (; from < to; from += SPW_PAGE)
-		spw_expect(a->space, a->fault_work, spw__pt_lookup(&a->pt, from), false);
+	return spw_expect(a->space, a->fault_work, spw__pt_lookup(&a->pt, va), alone);
 }
 
-/* The page at va is wanted, and `want` comes in for it: what is on a file of that, and of what will be wanted next. */
-static void expect_all(struct spw__agent *a, uint64_t va, struct spw__ahead_span want)
+/*
+ * The page at va is wanted, and `want` comes in for it: what is on a file of that, and of what will be wanted next. How
+ * many pages are to come in at equal steps, *step from each to the next.
+ */
+static unsigned expect_all(struct spw__agent *a, uint64_t va, struct spw__ahead_span want, int64_t *step)
 {
-	uint64_t stride = spw__ahead_stride(&a->ahead, va);
+	unsigned n = (unsigned)((want.to - want.from) / SPW_PAGE);
 
-	if (want.to - want.from > SPW_PAGE) {
-		expect(a, want.from, want.to);
+	if (n > 1) {
 		/* A stream will ask for as much again. */
-		if (!a->ahead.level)
-			expect(a, want.to, want.to + (want.to - want.from));
-	} else if (stride && spw_kind(a->space, spw__pt_lookup(&a->pt, va)) == SPW_SLOT) {
-		for (unsigned i = 0; i < SPW__AHEAD_STRIDES; i++)
-			spw_expect(a->space, a->fault_work, spw__pt_lookup(&a->pt, va + i * stride), true);
+		n *= a->ahead.level ? 1 : 2;
+		for (unsigned i = 0; i < n; i++)
+			expect(a, want.from + (uint64_t)i * SPW_PAGE, false);
+		return 1;
 	}
+	n = spw__strides_next(&a->strides, a->asking, va, step);
+	for (unsigned i = 0; n > 1 && i < SPW__STRIDES; i++)
+		expect(a, va + i * (uint64_t)*step, true);
+	return n;
 }
 
 /* Put it in place. What has been is left in it: nothing, if an event is to be read first. */
@@ -237,6 +241,46 @@ static void put(struct spw__agent *a, uint64_t asked, struct restored *r)
 	placed(a, (unsigned)((r->at.to - r->at.from) / SPW_PAGE));
 }
 
+/* What has been put in place is the program's again, each page for so many ns. */
+static void came_in(struct spw__agent *a, const struct restored *r, uint64_t each)
+{
+	unsigned pages = (unsigned)((r->at.to - r->at.from) / SPW_PAGE);
+	int64_t resident = __atomic_load_n(&a->resident, __ATOMIC_RELAXED);
+
+	for (unsigned i = 0; i < pages; i++) {
+		uint64_t at = r->at.from + (uint64_t)i * SPW_PAGE;
+		spw_entry_t e = spw__pt_lookup(&a->pt, at);
+
+		count_missed(a, spw__split_soon(&a->split, e, resident > 0 ? (uint64_t)resident / SPW_PAGE : 0));
+		spw__split_in(&a->split, e, r->from_file >> i & 1, each);
+		spw_free(a->space, &e, 1);
+		spw__pt_came_in(&a->pt, at, 1);
+	}
+	__atomic_add_fetch(&a->ctl->total.swap_in_pages, pages, __ATOMIC_RELAXED);
+}
+
+/*
+ * The pages behind va, n with that, come along, if they are in memory or on their way; the others speak when they are
+ * asked for. Nobody is woken for them: whose fault is to come finds its page.
+ */
+static void bring_stride(struct spw__agent *a, uint64_t va, unsigned n, uint64_t step)
+{
+	for (unsigned i = 1; i < n; i++) {
+		uint64_t began = spw__plat_now_ns(), at = va + i * step;
+		struct restored r = {.at = {at, at}, .bytes = a->window};
+		spw_slot_t where;
+
+		/* So that always as many are under way. */
+		expect(a, at + (SPW__STRIDES - 1) * step, true);
+		if (!stored(a, at) || !expect(a, at, true) || restore(a, &r, a->window, at, &where))
+			continue;
+		put(a, at, &r);
+		if (r.at.to == r.at.from)
+			break; /* an event is to be read first */
+		came_in(a, &r, spw__plat_now_ns() - began + OUT_NS);
+	}
+}
+
 /*
  * The page at va has its bytes in a tier. What has been put in place, and that page: if it has not, it is tried again.
  */
@@ -244,29 +288,20 @@ static struct served serve_stored(struct spw__agent *a, uint64_t va)
 {
 	uint64_t began = spw__plat_now_ns();
 	struct spw__ahead_span want = fetched_for(a, va);
-
-	expect_all(a, va, want);
+	int64_t step = 0;
+	unsigned strides = expect_all(a, va, want, &step);
 	struct restored r = restore_all(a, va, want);
 
 	put(a, va, &r);
 	unsigned pages = (unsigned)((r.at.to - r.at.from) / SPW_PAGE);
-	uint64_t each = pages ? (spw__plat_now_ns() - began + SWITCHES_NS) / pages + OUT_NS : 0;
 
-	int64_t resident = __atomic_load_n(&a->resident, __ATOMIC_RELAXED);
-
-	for (unsigned i = 0; i < pages; i++) {
-		uint64_t at = r.at.from + (uint64_t)i * SPW_PAGE;
-		spw_entry_t e = spw__pt_lookup(&a->pt, at);
-
-		count_missed(a, spw__split_soon(&a->split, e, resident > 0 ? (uint64_t)resident / SPW_PAGE : 0));
-		spw__split_in(&a->split, e, r.from_file >> i & 1, each);
-		spw_free(a->space, &e, 1);
-		spw__pt_came_in(&a->pt, at, 1);
-	}
+	if (!pages)
+		return (struct served){va, 0, false};
+	came_in(a, &r, (spw__plat_now_ns() - began + SWITCHES_NS) / pages + OUT_NS);
 	if (r.at.to > va)
 		spw__ahead_advance(&a->ahead, va, (unsigned)((r.at.to - va) / SPW_PAGE));
-	__atomic_add_fetch(&a->ctl->total.swap_in_pages, pages, __ATOMIC_RELAXED);
-	if (pages && r.at.to <= va)
+	bring_stride(a, va, strides, (uint64_t)step);
+	if (r.at.to <= va)
 		pages = (unsigned)((va + SPW_PAGE - r.at.from) / SPW_PAGE);
 	return (struct served){r.at.from, pages, !r.from_file};
 }
@@ -406,7 +441,8 @@ int spw__fault_thread(void *agent)
 		bool got = read_message(a, &m);
 
 		if (got && !handled(a, &m)) {
-			spw__place_fault(a, m.arg.pagefault.feat.ptid, waited);
+			a->asking = m.arg.pagefault.feat.ptid;
+			spw__place_fault(a, a->asking, waited);
 			s = is_write(&m) ? serve_write(a, spw__msg_page(&m))
 					 : serve(a, spw__msg_page(&m), is_first_write(&m), true);
 			/*
