@@ -36,30 +36,49 @@ class Group:
         elif v2.exists() and "memory" in read(v2).split():
             self.path, self.limit_name, self.counts_zswap = v2.parent, "memory.max", True
             self.peak_name = "memory.peak"
-            try:
-                write(v2.parent / "cgroup.subtree_control", "+memory")
-            except OSError as e:
-                raise Missing(f"no memory cgroup: {e.strerror}") from e
         else:
             raise Missing("no memory cgroup")
         self.path = self.path / f"spillway-bench-{os.getpid()}"
 
     @contextlib.contextmanager
-    def limited(self, limit):
+    def controlled(self):
+        """Version 2: groups below the root have the memory controller meanwhile."""
+        control = self.path.parent / "cgroup.subtree_control"
+        lent = control.exists() and "memory" not in read(control).split()
+        try:
+            if lent:
+                write(control, "+memory")
+            yield
+        finally:
+            if lent:
+                with contextlib.suppress(OSError):
+                    write(control, "-memory")
+
+    @contextlib.contextmanager
+    def made(self):
         try:
             self.path.mkdir()
-        except OSError as e:
-            raise Missing(f"memory cgroup: {e.strerror}") from e
-        try:
-            self.limit(limit)
-            yield lambda: write(self.path / "cgroup.procs", os.getpid())
+            yield
         finally:
             for _ in range(100): # a process that has been waited for may still be leaving
                 try:
                     self.path.rmdir()
                     break
+                except FileNotFoundError:
+                    break
                 except OSError:
                     time.sleep(0.05)
+
+    @contextlib.contextmanager
+    def limited(self, limit):
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self.controlled())
+                stack.enter_context(self.made())
+                self.limit(limit)
+            except OSError as e:
+                raise Missing(f"memory cgroup: {e.strerror}") from e
+            yield lambda: write(self.path / "cgroup.procs", os.getpid())
 
     def limit(self, limit):
         write(self.path / self.limit_name, limit)
@@ -121,9 +140,9 @@ class Patience(threading.Thread):
 
 @contextlib.contextmanager
 def swapped_on(device, priority=32767):
-    command("mkswap", device)
-    command("swapon", "-p", str(priority), device)
     try:
+        command("mkswap", device)
+        command("swapon", "-p", str(priority), device)
         yield
     finally:
         if any(l.split()[0] == device for l in read("/proc/swaps").splitlines()):
@@ -139,13 +158,17 @@ def swapfile(folder, size, priority=32767):
             yield f.name
 
 
+def zswap_settings():
+    names = ["compressor", "max_pool_percent", "accept_threshold_percent", "shrinker_enabled", "enabled"]
+    return {n: read(ZSWAP / n) for n in names if (ZSWAP / n).exists()}
+
+
 @contextlib.contextmanager
 def zswap_kept():
     """What is changed of zswap meanwhile is put back."""
     if not ZSWAP.exists():
         raise Missing("no zswap in this kernel")
-    names = ["compressor", "max_pool_percent", "accept_threshold_percent", "shrinker_enabled", "enabled"]
-    before = {n: read(ZSWAP / n) for n in names if (ZSWAP / n).exists()}
+    before = zswap_settings()
     try:
         yield
     except PermissionError as e:
