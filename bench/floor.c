@@ -13,6 +13,7 @@
 #include "codec/codec.h"
 #include "host/uffd.h"
 #include "pages.h"
+#include "tier/file_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +23,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -44,6 +46,9 @@
 static char *region, *source, *forbidden, *unregistered, *huge, *moved;
 static uint8_t *packed;
 static uint32_t packed_len;
+static uint8_t sealed[SPW__TAG + PAGE], opened[SPW__TAG + PAGE];
+static struct spw__seal seal_key;
+static const struct spw__seal_id seal_id = {.entry = 1};
 static void *work;
 static const struct spw_codec lz4 = {.coding = SPW_CODING_LZ4};
 static int uffd, served_uffd, self = -1, file;
@@ -301,12 +306,37 @@ static void restore(size_t at, unsigned pages)
 	must(!spw__codec_restore(work, &o, page), "lz4");
 }
 
+static void copy_bytes(size_t at, unsigned pages)
+{
+	memcpy(unregistered + at, source + at, pages * PAGE);
+}
+
+static void seal(size_t at, unsigned pages)
+{
+	(void)at;
+	(void)pages;
+	spw__seal(&seal_key, 1, 0, &seal_id, packed, packed_len, sealed);
+}
+
+static void unseal(size_t at, unsigned pages)
+{
+	(void)at;
+	(void)pages;
+	memcpy(opened, sealed, SPW__TAG + packed_len);
+	must(!spw__unseal(&seal_key, 1, 0, &seal_id, opened, packed_len, opened + SPW__TAG), "unseal");
+}
+
 static void read_file(size_t at, unsigned pages)
 {
 	off_t from = (off_t)(noise(&random_state) % (FILE_BYTES / PAGE - pages) * PAGE);
 
 	(void)at;
 	must(pread(file, unregistered, pages * PAGE, from) == (ssize_t)(pages * PAGE), "read");
+}
+
+static void write_file(size_t at, unsigned pages)
+{
+	must(pwrite(file, source + at, pages * PAGE, (off_t)at) == (ssize_t)(pages * PAGE), "write");
 }
 
 /* ---- measuring ---- */
@@ -406,8 +436,13 @@ static const struct step steps[] = {
 	{"dontneed-scattered", fill, drop_scattered, 64, 0},
 	{"lz4-compress", as_it_is, compress, 1, 0},
 	{"lz4-restore", as_it_is, restore, 1, 0},
+	{"copy-bytes", as_it_is, copy_bytes, 1, 0},
+	{"seal", as_it_is, seal, 1, 0},
+	{"unseal", as_it_is, unseal, 1, 0},
 	{"read-direct", as_it_is, read_file, 1, FEW},
 	{"read-direct", as_it_is, read_file, 2, FEW},
+	{"write-direct", as_it_is, write_file, 16, FEW},
+	{"write-direct", as_it_is, write_file, 64, FEW},
 };
 
 /* ---- setting up ---- */
@@ -471,7 +506,10 @@ static void set_up_memory(void)
 
 static void set_up_codec(void)
 {
+	static const uint8_t key[SPW_FILE_KEY] = {1};
+
 	packed = malloc(PAGE);
+	must(!spw__seal_init(&seal_key, key, true), "sodium");
 	work = aligned_alloc(64, (spw__codec_work_size(&lz4) + 63) / 64 * 64);
 	must(packed && work && !spw__codec_work_init(&lz4, work), "memory");
 }
