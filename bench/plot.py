@@ -99,6 +99,33 @@ def latency(results):
     return {}
 
 
+CASES = {"Library, 1 thread": "read at random, 4 times the cap",
+         "Library, Zipf": "half of it written to again, 2 times the cap"}
+
+
+def unmap(results):
+    """Freeing what is out, and what little is not."""
+    result = results.get("library")
+    groups = [(case, groups_of(part["rows"], {"unmap": case})[0][1]) for title, case in CASES.items()
+              for part in (result["parts"] if result else []) if part["title"].startswith(title)]
+    if groups:
+        return {"unmap": script("How long does it take to free memory that is out?",
+                                source(result, "Of all pages of the set"), "microseconds a page: less is better",
+                                groups)}
+    return {}
+
+
+def zipf(results):
+    result = results.get("library")
+    parts = [p for p in result["parts"] if "zipf" in p["rows"][0]] if result else []
+    if parts:
+        return {"zipf": script("How long does one access take, where a few pages are wanted most of the time?",
+                               source(result, parts[0]["title"]), "microseconds: less is better", groups_of(
+                                   parts[0]["rows"], {"zipf": "the mean",
+                                                      "zipf p99": "p99: one of a hundred takes longer"}))}
+    return {}
+
+
 def seconds(row):
     return statistics.median(run["seconds"] for run in row["runs"])
 
@@ -184,7 +211,7 @@ def draw(path, folder):
     results = {r["part"]: r for r in json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["results"]}
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for question in (page, latency, work, growth, programs, pool):
+    for question in (page, latency, zipf, unmap, work, growth, programs, pool):
         for name, text in question(results).items():
             to = folder / f"{name}.svg"
             subprocess.run(["gnuplot"], input=f"set output {quoted(str(to))}\n{text}", text=True, check=True)
