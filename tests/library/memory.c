@@ -47,9 +47,16 @@ static void memory_by_thread(void)
 
 static void ordinary_user(void)
 {
+	FILE *f = fopen("/proc/sys/vm/unprivileged_userfaultfd", "r");
+	bool allowed = f && getc(f) != '0';
+
+	if (f)
+		fclose(f);
 	become_ordinary();
 	behaves_like_memory(SPW_FAULT_SIGNAL);
 	behaves_like_memory(SPW_FAULT_THREAD);
+	if (allowed)
+		skip("vm.unprivileged_userfaultfd is not 0 here, as it is by default");
 }
 
 static void advice(void)

@@ -574,6 +574,27 @@ static void forks_by_thread(void)
 }
 
 /* A child has nothing of the parent's space; it may make its own. */
+/* The kernel ends who has the signal of a fault blocked, whatever its handler. */
+static void touch_with_sigbus_blocked(void *unused)
+{
+	char *base;
+	sigset_t bus;
+
+	(void)unused;
+	many_pages(new_space(RAM, SPW_FAULT_SIGNAL), &base);
+	sigemptyset(&bus);
+	sigaddset(&bus, SIGBUS);
+	pthread_sigmask(SIG_BLOCK, &bus, NULL);
+	touch_all(base);
+}
+
+static void sigbus_blocked_by_signal(void)
+{
+	int status = status_of(touch_with_sigbus_blocked, NULL);
+
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS, "status %x", status);
+}
+
 static void own_space(void *parents_base)
 {
 	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
@@ -643,6 +664,7 @@ const struct spw_test_case signal_cases[] = {
 	{"a stack that is nearly used up", stack_nearly_used_up},
 	{"all other signals blocked", signals_blocked},
 	{"SIGBUS blocked, faults by thread", sigbus_blocked},
+	{"SIGBUS blocked, faults by signal", sigbus_blocked_by_signal},
 	{"a timer's handler faults, while anything is done", timer_handler_faults},
 	{"a timer's handler faults on a signal stack", timer_handler_on_signal_stack},
 	{"fork, faults by signal", forks_by_signal},
