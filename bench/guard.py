@@ -13,7 +13,7 @@ import pathlib
 import signal
 import sys
 
-from kernel import V1, ZSWAP, zswap_settings
+from kernel import V1, ZSWAP, lends_memory, remove_group, zswap_settings
 from machine import Missing, command, read, write
 
 PR_SET_PDEATHSIG = 1
@@ -21,7 +21,10 @@ ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def swaps():
-    return {line.split()[0] for line in read("/proc/swaps").splitlines()[1:]}
+    """None in a kernel without swap."""
+    with contextlib.suppress(OSError):
+        return {line.split()[0] for line in read("/proc/swaps").splitlines()[1:]}
+    return set()
 
 
 def zrams():
@@ -46,15 +49,17 @@ def put_back(child, folder, before):
         with contextlib.suppress(OSError):
             write(ZSWAP / name, value)
     for path in (V1, V1.parent):
+        remove_group(path / f"spillway-bench-{child}")
+    if lends_memory(V1.parent) and not before["lends"]:
         with contextlib.suppress(OSError):
-            (path / f"spillway-bench-{child}").rmdir()
+            write(V1.parent / "cgroup.subtree_control", "-memory")
     for path in set(pathlib.Path(folder).glob("spillway-bench-swap-*")) - before["files"]:
         path.unlink(missing_ok=True)
 
 
 def guard(folder):
     """Returns in the child that is to do the work; the parent exits as that did."""
-    before = {"swaps": swaps(), "zrams": zrams(), "zswap": zswap_settings(),
+    before = {"swaps": swaps(), "zrams": zrams(), "zswap": zswap_settings(), "lends": lends_memory(V1.parent),
               "files": set(pathlib.Path(folder).glob("spillway-bench-swap-*"))}
     parent, child = os.getpid(), os.fork()
     if child == 0:

@@ -22,6 +22,23 @@ ZSWAP = pathlib.Path("/sys/module/zswap/parameters")
 COMPRESSORS = ("lz4", "lzo-rle", "lzo", "zstd", "lz4hc", "deflate", "842")  # the best for swap first
 
 
+def lends_memory(root):
+    """Whether groups below this one have the memory controller of version 2."""
+    control = root / "cgroup.subtree_control"
+    return control.exists() and "memory" in read(control).split()
+
+
+def remove_group(path):
+    for _ in range(100): # a process that has been waited for may still be leaving
+        try:
+            path.rmdir()
+            return
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.05)
+
+
 class Group:
     """A memory cgroup, v1 or v2."""
 
@@ -44,13 +61,13 @@ class Group:
     def controlled(self):
         """Version 2: groups below the root have the memory controller meanwhile."""
         control = self.path.parent / "cgroup.subtree_control"
-        lent = control.exists() and "memory" not in read(control).split()
+        lend = control.exists() and not lends_memory(self.path.parent)
         try:
-            if lent:
+            if lend:
                 write(control, "+memory")
             yield
         finally:
-            if lent:
+            if lend:
                 with contextlib.suppress(OSError):
                     write(control, "-memory")
 
@@ -60,14 +77,7 @@ class Group:
             self.path.mkdir()
             yield
         finally:
-            for _ in range(100): # a process that has been waited for may still be leaving
-                try:
-                    self.path.rmdir()
-                    break
-                except FileNotFoundError:
-                    break
-                except OSError:
-                    time.sleep(0.05)
+            remove_group(self.path)
 
     @contextlib.contextmanager
     def limited(self, limit):

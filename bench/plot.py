@@ -99,15 +99,13 @@ def latency(results):
     return {}
 
 
-CASES = {"Library, 1 thread": "read at random, 4 times the cap",
-         "Library, Zipf": "half of it written to again, 2 times the cap"}
-
-
 def unmap(results):
     """Freeing what is out, and what little is not."""
+    cases = {"Library, 1 thread": "read at random, 4 times the cap",
+             "Library, Zipf": "half of it written to again, 2 times the cap"}
     result = results.get("library")
-    groups = [(case, groups_of(part["rows"], {"unmap": case})[0][1]) for title, case in CASES.items()
-              for part in (result["parts"] if result else []) if part["title"].startswith(title)]
+    groups = [group for part in (result["parts"] if result else []) for title, case in cases.items()
+              if part["title"].startswith(title) for group in groups_of(part["rows"], {"unmap": case})]
     if groups:
         return {"unmap": script("How long does it take to free memory that is out?",
                                 source(result, "Of all pages of the set"), "microseconds a page: less is better",

@@ -794,7 +794,7 @@ static void test_what_was_expected_is_freed(void **state)
 	rig_close(r);
 }
 
-/* Whoever goes where a read under way would interrupt it waits for the end of its own, also those that it did not use. */
+/* Whoever goes where a read under way would interrupt it waits for its own, also for those that it did not use. */
 static void test_settle(void **state)
 {
 	struct rig *r = rig_new(300, 3000, 4000);
