@@ -91,16 +91,16 @@ struct spw_space_stats {
 	uint64_t pinned_bytes;   /* of them */
 	uint64_t pool_bytes;     /* memory of the compressed pool */
 	uint64_t metadata_bytes;
-	uint64_t pool_pages;    /* pages that it holds, those that are resident too included */
+	uint64_t pool_pages;    /* pages that it holds; those that clones share may be resident, too */
 	uint64_t same_pages;    /* pages whose words are all equal, held in no place */
 	uint64_t file_pages;    /* pages on files */
 	uint64_t file_bytes;    /* taken there */
 	uint64_t file_capacity; /* bytes */
 	uint64_t faults;        /* served: missing pages */
-	uint64_t write_faults;  /* served: first writes to pages that were clean */
+	uint64_t write_faults;  /* served: first writes to pages that came in by a read */
 	uint64_t in_pages;      /* brought back */
 	uint64_t out_pages;     /* taken out */
-	uint64_t clean_pages;   /* of them, those whose stored copy was still good */
+	uint64_t clean_pages;   /* of them, those whose copy on a file, or with a clone, was still good */
 	uint64_t stored_pages;  /* compressed, or seen to be same-filled */
 	uint64_t written_pages; /* moved from the pool to a file */
 	uint64_t read_pages;    /* read from a file */
@@ -129,7 +129,8 @@ int spw_space_create(const struct spw_space_options *o, struct spw_space **out);
 int spw_space_destroy(struct spw_space *s);
 /*
  * Another file below the pool. *tier is its number. -EINVAL; -ENOMEM: its buffers, 2 MiB, would be more than the half
- * of the cap together with those of the others; -ENOSPC: 8 files, or no room on the disk; errors of open(2).
+ * of the cap together with those of the others; -ENOSPC: 8 files, or no room on the disk;
+ * -EFBIG: more than the process may write (setrlimit(2)); errors of open(2).
  */
 int spw_space_add_file(struct spw_space *s, const struct spw_file_options *o, unsigned *tier);
 /* Empty it into the other tiers, then let go of it. Sleeps. -ENOENT, -ENOSPC (no room elsewhere; it stays), -EIO. */

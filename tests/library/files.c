@@ -74,6 +74,33 @@ static void more_than_memory(enum spw_fault_mode mode)
 	end_space(s);
 }
 
+/* Bytes that were read from a file and not written to are there already: nothing is stored for them. */
+static void read_only(void)
+{
+	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
+	struct spw_space_stats before, in, out;
+	char *base;
+	struct spw_region *r = new_region(s, MANY, &base);
+
+	add_file(s, -1, 64 * MIB, 0, false);
+	write_pages(base, 0, MANY, NOISE, 1);
+	take_out(r);
+	CHECK(!spw_region_advise(r, 0, MANY * PAGE, SPW_RANDOM));
+	before = stats_of(s);
+	check_pages(base, 0, 64, NOISE, 1);
+	in = stats_of(s);
+	take_out(r);
+	out = stats_of(s);
+	CHECK(in.read_pages - before.read_pages >= 32 && out.clean_pages - in.clean_pages >= 32,
+	      "%llu read, %llu clean", (unsigned long long)(in.read_pages - before.read_pages),
+	      (unsigned long long)(out.clean_pages - in.clean_pages));
+	CHECK(out.clean_pages - in.clean_pages + out.stored_pages - in.stored_pages == 64, "%llu stored",
+	      (unsigned long long)(out.stored_pages - in.stored_pages));
+	check_pages(base, 0, MANY, NOISE, 1);
+	spw_region_destroy(r);
+	end_space(s);
+}
+
 static void file_by_signal(void)
 {
 	more_than_memory(SPW_FAULT_SIGNAL);
@@ -304,6 +331,7 @@ static void changed_bytes_plain(void)
 }
 
 const struct spw_test_case file_cases[] = {
+	{"pages that are only read from a file", read_only},
 	{"a file, faults by signal", file_by_signal},
 	{"a file, faults by thread", file_by_thread},
 	{"a file of an ordinary user", file_of_a_user},

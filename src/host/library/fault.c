@@ -5,7 +5,8 @@
  * The fault is on the thread that wants the page, so nobody is woken and the bytes are in its cache; what is left to
  * save is faults, and waiting for a disk. Where they follow each other the pages that are next come along: neighbours,
  * decompressed side by side and put in place by one system call, or pages at equal steps. What was read is put in place
- * write-protected, for its stored copy to stay good; what is written is not.
+ * write-protected: if it is only read it goes again without a call that has to interrupt the program's CPUs, and a copy
+ * of it that is kept stays good. What is written is not.
  *
  * Pages are put in place by UFFDIO_COPY, never written to where they will be: until they are whole another thread must
  * not see them.
@@ -55,6 +56,19 @@ static int copy_frame(struct spw_space *s, uint32_t o, spw_entry_t e, bool prote
 	return ret;
 }
 
+/*
+ * Whether what is stored of a page stays when the page comes in by a read. In the pool it would take memory that other
+ * pages could have, to save compressing it once more, which the library's thread does: of a set of 1.25 times the cap
+ * half were out for that, instead of a third. On a file it saves a write. What clones hold too is stored anyway.
+ */
+static bool keeps_stored(const struct spw_space *s, uint32_t o)
+{
+	spw_entry_t e = spw__page_held(s, o);
+	enum spw_kind kind = spw_kind(s->layer, e);
+
+	return kind == SPW_SLOT || kind == SPW_FRAME || spw_count(s->layer, e) > 1;
+}
+
 /* What became of a page that is in place now. */
 static uint8_t arrived(struct spw_space *s, struct spw__seat *seat, uint32_t o, uint8_t state, bool backed, bool write)
 {
@@ -62,9 +76,14 @@ static uint8_t arrived(struct spw_space *s, struct spw__seat *seat, uint32_t o, 
 		state |= SPW__MAIN;
 	else
 		state &= ~SPW__MAIN;
-	if (backed && write)
-		state = spw__page_let_go(s, seat, o, state);
-	return state | SPW__IN | (backed && !write ? SPW__PROT | SPW__BACKED : 0);
+	state |= SPW__IN;
+	if (!backed)
+		return state;
+	if (!write)
+		state |= SPW__PROT;
+	if (!write && keeps_stored(s, o))
+		return state | SPW__BACKED;
+	return spw__page_let_go(s, seat, o, state);
 }
 
 /* Restore the page of a stored entry to `to`. As spw_load(), but of a FRAME -EAGAIN. */

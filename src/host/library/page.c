@@ -2,10 +2,10 @@
 /*
  * One page: its lock, and the entry that it holds.
  *
- * A page that was read is as good in the pool as in memory, so to free its entry when it comes in, as a swap cache of
- * one page table would, means to compress it again when it goes. Here a page that came in by a read keeps its entry and
- * is write-protected; whoever writes to it first lets the entry go. Pages that are read and thrown out again, over and
- * over, cost no compression.
+ * A page that was read from a file is as good there as in memory: to free its entry when it comes in, as a swap cache of
+ * one page table would, means to compress and write it again when it goes. Here it keeps its entry and is
+ * write-protected; whoever writes to it first lets the entry go. What was in the pool goes from there when it comes in:
+ * it would take memory twice.
  *
  * An entry may have other holders: clones. Then one of their pages may be its frame, and the bytes nowhere else. That
  * page cannot let go before the bytes are in a tier.
@@ -48,8 +48,12 @@ void spw__page_unlock(struct spw_space *s, uint32_t o, uint8_t state)
 
 void spw__range_protect(const struct spw_space *s, uint64_t va, uint64_t bytes, bool on)
 {
-	while (spw__uffd_protect(s->uffd, (void *)(uintptr_t)va, bytes, on) == -EAGAIN)
+	int ret;
+
+	while ((ret = spw__uffd_protect(s->uffd, (void *)(uintptr_t)va, bytes, on)) == -EAGAIN)
 		spw__sys0(SYS_sched_yield);
+	if (ret)
+		spw__lib_die("cannot protect a page", -ret);
 }
 
 void spw__page_protect(const struct spw_space *s, uint32_t o, unsigned n, bool on)
