@@ -27,6 +27,11 @@ int spw__uffd_open(uint64_t *features, bool kernel_faults)
 	int flags = O_CLOEXEC | O_NONBLOCK | (kernel_faults ? 0 : UFFD_USER_MODE_ONLY);
 	long fd = spw__sys1(SYS_userfaultfd, flags);
 
+	/* Before Linux 5.11 there is no such flag, and everybody is allowed both, or nobody. */
+	if (fd == -EINVAL && !kernel_faults) {
+		flags = O_CLOEXEC | O_NONBLOCK;
+		fd = spw__sys1(SYS_userfaultfd, flags);
+	}
 	if (fd < 0) {
 		int dev = spw__open("/dev/userfaultfd", O_RDWR);
 

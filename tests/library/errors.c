@@ -94,12 +94,19 @@ static void no_addresses(void)
 }
 #endif
 
-/* From now on userfaultfd(2) fails so. */
-static void refuse_userfaultfd(int error)
+#define DEVICE_NEW 0xaa00 /* USERFAULTFD_IOC_NEW, newer than Debian 12's headers */
+
+/* From now on userfaultfd(2) with one of these flags, and what /dev/userfaultfd is asked for, fails so. */
+static void refuse_userfaultfd(unsigned flags, int error)
 {
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 0, 1),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 2),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, DEVICE_NEW, 3, 4),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+		BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, flags, 0, 1),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)error),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
@@ -118,7 +125,7 @@ static void refused(int error)
 	become_ordinary();
 	if (!access("/dev/userfaultfd", R_OK | W_OK))
 		skip("/dev/userfaultfd is everybody's");
-	refuse_userfaultfd(error);
+	refuse_userfaultfd(~0u, error);
 	CHECK(create(o) == -error, "%d", create(o));
 	o.fault = SPW_FAULT_THREAD;
 	CHECK(create(o) == -error, "%d", create(o));
@@ -134,7 +141,47 @@ static void userfaultfd_not_permitted(void)
 	refused(EPERM);
 }
 
+/* As Linux before 5.11 answers, which has no flag 1, and no device. */
+static void userfaultfd_of_old(void)
+{
+	struct spw_space_options o = SPW_SPACE_OPTIONS;
+
+	o.ram = RAM;
+	if (geteuid() != 0)
+		skip("the call without that flag is root's, by default");
+	refuse_userfaultfd(1, EINVAL);
+	CHECK(!create(o), "%d", create(o));
+	o.fault = SPW_FAULT_THREAD;
+	CHECK(!create(o));
+}
+
 /* ---- regions ---- */
+
+/* What a clone held of a region that is gone counts no longer when it has let go of it. */
+static void addresses_of_a_clone(void)
+{
+	struct spw_space_options o = SPW_SPACE_OPTIONS;
+	struct spw_region *r, *c, *other;
+	struct spw_space *s;
+	char *base;
+
+	o.ram = 16 * MIB;
+	o.addresses = 32 * MIB;
+	CHECK(!spw_space_create(&o, &s));
+	r = new_region(s, 16 * MIB / PAGE, &base);
+	write_pages(base, 0, 16 * MIB / PAGE, TEXT, 1);
+	c = new_clone(r, &base);
+	spw_region_destroy(r);
+	CHECK(spw_region_create(s, 16 * MIB, &other) == -ENOMEM, "the clone has it still");
+	write_pages(base, 0, 16 * MIB / PAGE, TEXT, 2);
+	other = new_region(s, 16 * MIB / PAGE, &base);
+	write_pages(base, 0, 16 * MIB / PAGE, TEXT, 3);
+	check_pages(spw_region_address(c), 0, 16 * MIB / PAGE, TEXT, 2);
+	check_pages(base, 0, 16 * MIB / PAGE, TEXT, 3);
+	spw_region_destroy(c);
+	spw_region_destroy(other);
+	end_space(s);
+}
 
 static void regions(void)
 {
@@ -258,6 +305,16 @@ static void file_options(void)
 	CHECK(fcntl(fd, F_GETFD) >= 0, "it stays the caller's");
 	close(fd);
 	CHECK(!stats_of(s).file_capacity);
+
+	/* A file beyond that would end the program by SIGXFSZ. */
+	CHECK(!setrlimit(RLIMIT_FSIZE, &(struct rlimit){4 * MIB, RLIM_INFINITY}));
+	o = good;
+	o.bytes = 8 * MIB;
+	CHECK(add(s, o) == -EFBIG);
+	o.bytes = 0;
+	CHECK(!add(s, o) && stats_of(s).file_capacity && stats_of(s).file_capacity <= 4 * MIB, "%llu",
+	      (unsigned long long)stats_of(s).file_capacity);
+	CHECK(!setrlimit(RLIMIT_FSIZE, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}));
 	end_space(s);
 }
 
@@ -315,7 +372,9 @@ const struct spw_test_case error_cases[] = {
 	{"no addresses left", no_addresses},
 	{"no userfaultfd", no_userfaultfd},
 	{"userfaultfd is not permitted", userfaultfd_not_permitted},
+	{"userfaultfd of an old kernel", userfaultfd_of_old},
 	{"regions", regions},
+	{"addresses that a clone held", addresses_of_a_clone},
 	{"ranges", ranges},
 	{"pinned pages and a new size", resize_of_pinned},
 	{"options of a file", file_options},

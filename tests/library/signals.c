@@ -266,6 +266,42 @@ static void one_space_after_another(void)
 	}
 }
 
+/* What a program's own handler does that knew of ours: what spw_fault() does not take it gives to its predecessor. */
+static struct sigaction predecessor;
+
+static void handler_that_chains(int sig, siginfo_t *info, void *ucontext)
+{
+	if (spw_fault(sig, info, ucontext)) {
+		ours++;
+		return;
+	}
+	others++;
+	CHECK(others < 8, "it is asked again and again");
+	predecessor.sa_sigaction(sig, info, ucontext);
+}
+
+static void later_handler_stays(void)
+{
+	handle(SIGBUS, info_handler, NULL, 0);
+	for (unsigned i = 0; i < 3; i++) {
+		struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
+		char *base;
+
+		if (i == 0) {
+			CHECK(!sigaction(SIGBUS, NULL, &predecessor));
+			handle(SIGBUS, handler_that_chains, NULL, 0);
+		}
+		struct spw_region *r = many_pages(s, &base);
+
+		touch_all(base);
+		CHECK(ours >= (int)((i + 1) * MANY), "%d", ours);
+		beyond = page_beyond_the_end();
+		CHECK(*beyond == 0 && others == (int)i + 1 && told == (int)i + 1, "%d, %d times", others, told);
+		spw_region_destroy(r);
+		end_space(s);
+	}
+}
+
 /* ---- stacks ---- */
 
 static char *shared_base;
@@ -521,6 +557,58 @@ static void timer_handler_on_signal_stack(void)
 	timers(SA_ONSTACK);
 }
 
+/* A handler that is the first to touch a leaf, while the program is in a call that looks at all of them. */
+#define LEAF 512u /* pages */
+#define NEW  256u /* leaves */
+
+static void reading_handler(int sig)
+{
+	(void)sig;
+	sink += *(volatile uint64_t *)(shared_base + scattered(handled++, MANY) * PAGE);
+}
+
+static void leaf_handler(int sig)
+{
+	(void)sig;
+	if (handled < NEW)
+		CHECK(!*(volatile uint64_t *)(shared_base + handled++ * LEAF * PAGE));
+}
+
+static void handler_makes_leaves(void)
+{
+	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
+	struct spw_region *r = new_region(s, (uint64_t)NEW * LEAF, &shared_base), *clones[16];
+	char *base;
+	timer_t id;
+
+	handle(SIGUSR1, NULL, leaf_handler, SA_RESTART);
+	id = start_timer(SIGUSR1);
+	CHECK(!spw_region_allow(r, 1));
+	while (handled < NEW)
+		CHECK(!spw_region_allow(r, 1));
+	CHECK(timer_delete(id) == 0);
+	spw_region_destroy(r);
+
+	/* The count of what so many hold is behind a lock, too. */
+	r = new_region(s, MANY, &shared_base);
+	write_pages(shared_base, 0, MANY, TEXT, 1);
+	for (unsigned i = 0; i < 16; i++)
+		clones[i] = new_clone(r, &base);
+	handled = 0;
+	handle(SIGUSR1, NULL, reading_handler, SA_RESTART);
+	id = start_timer(SIGUSR1);
+	while (handled < 2000) {
+		struct spw_region_stats st = region_stats(r);
+
+		CHECK(st.shared_bytes == MANY * PAGE, "%llu", (unsigned long long)st.shared_bytes);
+	}
+	CHECK(timer_delete(id) == 0);
+	for (unsigned i = 0; i < 16; i++)
+		spw_region_destroy(clones[i]);
+	spw_region_destroy(r);
+	end_space(s);
+}
+
 /* ---- fork ---- */
 
 static void read_first(void *base)
@@ -620,6 +708,41 @@ static void child_makes_its_own(void)
 	end_space(s);
 }
 
+/* What a child has where a region of its parent's was is the child's own. */
+static void fault_of_a_child(void *base)
+{
+	char path[] = "/var/tmp/library-XXXXXX";
+	int fd = mkstemp(path);
+
+	signal(SIGSEGV, SIG_DFL);
+	CHECK(fd >= 0 && !unlink(path));
+	CHECK(mmap(base, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == base);
+	alarm(10);
+	*(volatile char *)base = 1; /* behind the end of the file */
+}
+
+static void child_has_another_mapping(void)
+{
+	struct spw_space *s;
+	char *base;
+	int status;
+
+	signal(SIGBUS, SIG_DFL);
+	s = new_space(RAM, SPW_FAULT_SIGNAL);
+	struct spw_region *r = new_region(s, MANY, &base);
+
+	write_pages(base, 0, MANY, TEXT, 1);
+	take_out(r);
+	status = status_of(fault_of_a_child, base);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS, "status %x", status);
+	CHECK(!region_stats(r).resident_bytes);
+	write_pages(base, 0, 1, TEXT, 2);
+	check_pages(base, 0, 1, TEXT, 2);
+	check_pages(base, 1, MANY - 1, TEXT, 1);
+	spw_region_destroy(r);
+	end_space(s);
+}
+
 static void *touch_until(void *stop)
 {
 	while (!__atomic_load_n((int *)stop, __ATOMIC_RELAXED))
@@ -660,6 +783,7 @@ const struct spw_test_case signal_cases[] = {
 	{"the default action, and SIGBUS ignored", default_action},
 	{"a SIGBUS that is sent", sent_signal},
 	{"one space after another", one_space_after_another},
+	{"a later handler stays, one space after another", later_handler_stays},
 	{"a small signal stack", small_signal_stack},
 	{"a stack that is nearly used up", stack_nearly_used_up},
 	{"all other signals blocked", signals_blocked},
@@ -667,9 +791,11 @@ const struct spw_test_case signal_cases[] = {
 	{"SIGBUS blocked, faults by signal", sigbus_blocked_by_signal},
 	{"a timer's handler faults, while anything is done", timer_handler_faults},
 	{"a timer's handler faults on a signal stack", timer_handler_on_signal_stack},
+	{"a handler makes leaves, while all are looked at", handler_makes_leaves},
 	{"fork, faults by signal", forks_by_signal},
 	{"fork, faults by thread", forks_by_thread},
 	{"a child makes a space of its own", child_makes_its_own},
+	{"a child has a file where a region was", child_has_another_mapping},
 	{"children are made while threads fault", children_beside_faults},
 	{NULL, NULL},
 };

@@ -90,11 +90,15 @@ static int share_leaf(struct spw_region *r, struct spw_region *clone, struct spw
 /* A page that parts from the others takes an entry that knows of no region. False: it may not go everywhere. */
 static bool may_part(struct spw_region *r)
 {
+	sigset_t old;
+
+	spw__signals_block(&old);
 	spw__spin_lock(&r->lock);
 	bool all = r->tiers == SPW__ALL_TIERS;
 
 	r->cloned |= all;
 	spw__spin_unlock(&r->lock);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return all;
 }
 

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,11 +33,19 @@
 
 static int open_own(const struct spw_file_options *o, struct spw_file_layout *l, int *fd)
 {
+	struct rlimit most;
+
 	*fd = spw__unlinked_open(o->dir ? o->dir : spw__unlinked_dir());
 	if (*fd < 0)
 		return -errno;
 	l->discard = true;
 	l->max_bytes = o->bytes ? o->bytes : spw__unlinked_room(*fd);
+	/* Beyond that limit the kernel ends the program. */
+	if (!getrlimit(RLIMIT_FSIZE, &most) && most.rlim_cur < l->max_bytes) {
+		if (o->bytes)
+			return -EFBIG;
+		l->max_bytes = most.rlim_cur;
+	}
 	l->max_bytes = (l->max_bytes < MOST_BYTES ? l->max_bytes : MOST_BYTES) / SPW_PAGE * SPW_PAGE;
 	return l->max_bytes >= LEAST_BYTES && ftruncate(*fd, (off_t)l->max_bytes) ? -errno : 0;
 }

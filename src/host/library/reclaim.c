@@ -256,13 +256,16 @@ int spw__take_out(struct spw_space *s, struct spw__seat *seat, uint32_t *o, uint
 	}
 	spw__drop(s, gone, out);
 	for (unsigned i = 0; i < n; i++) {
-		bool went = state[i] & SPW__BACKED;
-
-		if (went) {
+		if (state[i] & SPW__BACKED) {
 			spw__age_mark(s, o[i]);
 			spw__split_out(&s->split, spw__page_held(s, o[i]));
+			state[i] &= SPW__QUEUED | SPW__MAIN;
+		} else if (!(state[i] & SPW__QUEUED)) {
+			/* Without a place it has its turn again. Once let go it may be held by who waits for that turn. */
+			spw__queue_push(s, &o[i], &state[i], 1);
+			state[i] |= SPW__QUEUED;
 		}
-		spw__page_unlock(s, o[i], went ? state[i] & (SPW__QUEUED | SPW__MAIN) : state[i]);
+		spw__page_unlock(s, o[i], state[i]);
 	}
 	seat->out += out;
 	spw__room_give(s, out);
@@ -329,16 +332,6 @@ static int take_batch(struct spw_space *s, struct spw__seat *seat)
 	}
 	int ret = spw__take_out(s, seat, seat->position, state, kept);
 
-	/* Those without a place have their turn again, and those that somebody is at. */
-	for (unsigned i = 0; i < kept && ret; i++) {
-		uint8_t now = spw__page_lock(s, seat->position[i]);
-
-		if (now & SPW__IN && !(now & SPW__QUEUED)) {
-			spw__queue_push(s, &seat->position[i], &now, 1);
-			now |= SPW__QUEUED;
-		}
-		spw__page_unlock(s, seat->position[i], now);
-	}
 	spw__queue_push(s, back, none, busy);
 	spw__account(s, NULL);
 	spare_give(s, spare);

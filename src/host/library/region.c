@@ -30,6 +30,8 @@ int spw__regions_init(void)
 	table = spw__plat_reserve(LEAVES * sizeof(*table));
 	if (!table)
 		return -ENOMEM;
+	/* What a child of fork(2) has at these addresses is not its parent's, whose pages a fault would be served. */
+	madvise(table, LEAVES * sizeof(*table), MADV_WIPEONFORK);
 	if (!__atomic_compare_exchange_n(&region_of, &none, table, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 		spw__plat_release(table, LEAVES * sizeof(*table));
 	return 0;
@@ -75,14 +77,6 @@ bool spw__position_next(struct spw_region *r, uint64_t *va, uint64_t to, uint32_
 	return false;
 }
 
-int spw__leaves_take(struct spw_space *s, uint64_t n)
-{
-	if (__atomic_add_fetch(&s->used, n, __ATOMIC_RELAXED) <= s->leaves)
-		return 0;
-	spw__leaves_give(s, n);
-	return -ENOMEM;
-}
-
 void spw__leaves_give(struct spw_space *s, uint64_t n)
 {
 	__atomic_sub_fetch(&s->used, n, __ATOMIC_RELAXED);
@@ -103,6 +97,22 @@ static void bury(struct spw_space *s)
 		}
 	}
 	spw__spin_unlock(&s->zombie_lock);
+}
+
+int spw__leaves_take(struct spw_space *s, uint64_t n)
+{
+	sigset_t old;
+
+	for (unsigned again = 0; again < 2; again++) {
+		if (__atomic_add_fetch(&s->used, n, __ATOMIC_RELAXED) <= s->leaves)
+			return 0;
+		spw__leaves_give(s, n);
+		/* Clones that held entries of regions that are gone may have let go of the last. */
+		spw__signals_block(&old);
+		bury(s);
+		pthread_sigmask(SIG_SETMASK, &old, NULL);
+	}
+	return -ENOMEM;
 }
 
 static int make_leaf(struct spw_region *r, uint64_t number)
@@ -335,10 +345,12 @@ size_t spw_region_size(const struct spw_region *r)
 
 int spw_region_allow(struct spw_region *r, uint32_t tiers)
 {
+	sigset_t old;
 	int ret = 0;
 
 	if (tiers & ~SPW__ALL_TIERS || !(tiers & 1))
 		return -EINVAL;
+	spw__signals_block(&old);
 	spw__spin_lock(&r->lock);
 	if (r->cloned || tiers & ~r->tiers)
 		ret = -EPERM;
@@ -348,6 +360,7 @@ int spw_region_allow(struct spw_region *r, uint32_t tiers)
 		if (r->cluster[i])
 			ret = spw_cluster_allow(r->space->layer, r->cluster[i] - 1, tiers);
 	spw__spin_unlock(&r->lock);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return ret;
 }
 
@@ -453,9 +466,12 @@ static void add_page(const struct spw_space *s, uint32_t o, struct spw_region_st
 void spw_region_stats(struct spw_region *r, struct spw_region_stats *out, size_t size)
 {
 	struct spw_region_stats st = {.bytes = r->bytes};
+	sigset_t old;
 	uint32_t o;
 
+	spw__signals_block(&old);
 	for (uint64_t va = r->base; spw__position_next(r, &va, r->base + r->bytes, &o); va += SPW_PAGE)
 		add_page(r->space, o, &st);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	spw__stats_give(out, size, &st, sizeof(st));
 }

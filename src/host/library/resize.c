@@ -102,13 +102,14 @@ static void settle(struct spw_region *r, uint64_t base)
 {
 	struct spw_space *s = r->space;
 
-	spw__range_protect(s, base, r->span, true);
 	for (uint64_t i = 0; i < leaves(r->span); i++) {
 		uint32_t c = r->cluster[i] - 1;
 
 		if (!r->cluster[i])
 			continue;
 		s->leaf[c].va = base + i * SPW__LEAF_BYTES;
+		/* Before Linux 6.4 all of it must be one mapping, as a leaf is. */
+		spw__range_protect(s, s->leaf[c].va, SPW__LEAF_BYTES, true);
 		for (uint32_t o = c * SPW_CLUSTER; o < (c + 1) * SPW_CLUSTER; o++)
 			s->state[o] |= s->state[o] & SPW__IN ? SPW__PROT : 0;
 	}
@@ -201,10 +202,13 @@ static int grow(struct spw_region *r, uint64_t span)
 {
 	uint64_t more = leaves(span) - leaves(r->span);
 	int ret = spw__leaves_take(r->space, more);
+	sigset_t signals;
 
 	if (ret)
 		return ret;
+	spw__signals_block(&signals);
 	ret = widen(r, span);
+	pthread_sigmask(SIG_SETMASK, &signals, NULL);
 	if (ret == 0 && extend(r, span))
 		ret = spw__region_has_pins(r, r->base, r->base + r->bytes) ? -EBUSY : move(r, span);
 	if (ret) {

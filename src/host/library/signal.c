@@ -22,6 +22,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned users; /* spaces that need the handler; under lock */
 static struct sigaction before;
+static struct sigaction above; /* of the program, in the place of ours when the last space went; else empty */
 
 struct fault {
 	struct spw_region *r;
@@ -98,6 +99,12 @@ static void on_sigbus(int sig, siginfo_t *info, void *ucontext)
 	errno = saved;
 }
 
+/* Never of the default action, which asks nobody. */
+static bool same_handler(const struct sigaction *a, const struct sigaction *b)
+{
+	return a->sa_handler != SIG_DFL && a->sa_handler == b->sa_handler;
+}
+
 int spw__signal_install(void)
 {
 	struct sigaction sa = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART}, was;
@@ -105,8 +112,13 @@ int spw__signal_install(void)
 
 	sigfillset(&sa.sa_mask);
 	pthread_mutex_lock(&lock);
-	/* Put in place only when it is known who was there. */
-	if (users == 0 && (sigaction(SIGBUS, NULL, &was) || (before = was, sigaction(SIGBUS, &sa, NULL))))
+	if (users == 0 && sigaction(SIGBUS, NULL, &was))
+		ret = -errno;
+	/*
+	 * Put in place only when it is known who was there; and not over one who asks ours, as he did for the spaces
+	 * that were: he would be asked in turn, without end.
+	 */
+	else if (users == 0 && !same_handler(&was, &above) && (before = was, sigaction(SIGBUS, &sa, NULL)))
 		ret = -errno;
 	users += ret == 0;
 	pthread_mutex_unlock(&lock);
@@ -118,9 +130,13 @@ void spw__signal_remove(void)
 	struct sigaction now;
 
 	pthread_mutex_lock(&lock);
-	/* If somebody else's is there by now, it may know of ours, which then passes everything on. */
-	if (--users == 0 && !sigaction(SIGBUS, NULL, &now) && now.sa_flags & SA_SIGINFO &&
-	    now.sa_sigaction == on_sigbus)
-		sigaction(SIGBUS, &before, NULL);
+	if (--users == 0 && !sigaction(SIGBUS, NULL, &now)) {
+		bool ours = now.sa_flags & SA_SIGINFO && now.sa_sigaction == on_sigbus;
+
+		/* Somebody else's knows of ours, which passes everything on from now on. */
+		above = ours ? (struct sigaction){0} : now;
+		if (ours)
+			sigaction(SIGBUS, &before, NULL);
+	}
 	pthread_mutex_unlock(&lock);
 }
