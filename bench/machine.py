@@ -104,8 +104,20 @@ def progress(text):
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
+# What the kernel's swap is set to; none is changed but zswap's compressor and limit, by the rows that name them.
+SETTINGS = {
+    "vm.swappiness": "/proc/sys/vm/swappiness",
+    "vm.page-cluster": "/proc/sys/vm/page-cluster",
+    "zswap.accept_threshold_percent": "/sys/module/zswap/parameters/accept_threshold_percent",
+    "zswap.shrinker_enabled": "/sys/module/zswap/parameters/shrinker_enabled",
+    "lru_gen.enabled": "/sys/kernel/mm/lru_gen/enabled",
+    "transparent_hugepage": "/sys/kernel/mm/transparent_hugepage/enabled",
+}
+
+
 def describe(folder):
     cpu = next((l.split(":")[1].strip() for l in read("/proc/cpuinfo").splitlines() if l.startswith("model name")), "?")
     disk = command("df", "--output=source,fstype,avail", "-BG", folder).splitlines()[-1].split()
+    settings = {name: read(path) for name, path in SETTINGS.items() if os.path.exists(path)}
     return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "memory_bytes": meminfo("MemTotal"),
-            "kernel": os.uname().release, "disk": " ".join(disk)}
+            "kernel": os.uname().release, "disk": " ".join(disk), "settings": settings}

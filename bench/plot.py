@@ -104,8 +104,10 @@ def unmap(results):
     cases = {"Library, 1 thread": "read at random, 4 times the cap",
              "Library, Zipf": "half of it written to again, 2 times the cap"}
     result = results.get("library")
+    # Under `spillway run` the call returns before what was out is freed.
     groups = [group for part in (result["parts"] if result else []) for title, case in cases.items()
-              if part["title"].startswith(title) for group in groups_of(part["rows"], {"unmap": case})]
+              if part["title"].startswith(title) for group in
+              groups_of([row for row in part["rows"] if not row["name"].startswith("spillway")], {"unmap": case})]
     if groups:
         return {"unmap": script("How long does it take to free memory that is out?",
                                 source(result, "Of all pages of the set"), "microseconds a page: less is better",

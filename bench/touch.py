@@ -50,7 +50,8 @@ class Touch:
         program, *words = self.ours(size)
         ran = run_program([f"{program}-library", *words, f"ram={cap}", *swap])
         result = self.parse(ran)
-        return dict(result, pool=result["stats"]["pool_bytes"], peak=ran.resident)
+        return dict(result, pool=result["stats"]["pool_bytes"], peak=ran.resident,
+                    out=size - result["stats"]["resident_bytes"])
 
     def by_faults(self, size, fault):
         """In the library, which has a file as well; fault: how faults are served."""

@@ -39,6 +39,15 @@ def work(build, folder, cap, rounds):
     return {"title": "work", "parts": parts}
 
 
+def compressors(build, folder, cap, rounds):
+    """Which of the kernel's is the fastest, in more rounds than the work itself has."""
+    touch = Touch(build, folder, cap, ["latency", "sequential=100000", "random=50000", "zipf=200000"], checked=False)
+    size = 2 * cap
+    kernels = [rival for rival in rivals(touch, size) if "all under" in rival[0]]
+    return compare(f"Compressors: {size // MIB} MiB under {cap // MIB} MiB", kernels, rounds,
+                   ["fill", "sequential", "random", "zipf", "zipf p99"], shuffled=True)
+
+
 def rivals(touch, size):
     return [
         ("library", lambda: touch.by_faults(size, "signal")),
