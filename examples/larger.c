@@ -66,7 +66,7 @@ int main(void)
 	if (sum != wanted)
 		errx(1, "the sum is %llu, not %llu", (unsigned long long)sum, (unsigned long long)wanted);
 	/* What the first use of a file takes, some 2 MiB, is made up for a moment later. */
-	if (s.peak_bytes > RAM + 8 * MIB)
+	if (s.peak_bytes > RAM + 3 * MIB)
 		errx(1, "the cap did not hold");
 	if (s.file_pages == 0)
 		errx(1, "nothing went to the file");

@@ -15,8 +15,8 @@
  *	double *v = spw_region_address(region);
  *
  * Errors are -errno, success is 0. Every function may be called from any thread at once, but a region that is being
- * destroyed or resized is used by nobody else. None but spw_fault() is async-signal-safe. There are no
- * constructors; what belongs to the process and not to a space is the handler of SIGBUS (see SPW_FAULT_SIGNAL) and two
+ * destroyed or resized is used by nobody else. None but spw_fault() and spw_version() are async-signal-safe.
+ * There are no constructors; what belongs to the process and not to a space is the handler of SIGBUS (see SPW_FAULT_SIGNAL) and two
  * tables by address, which have room for up to seven spaces, fewer if these have files.
  *
  * A system call that is given memory which is out fails with EFAULT: the kernel does not fault on a program's behalf.

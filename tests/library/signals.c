@@ -661,7 +661,6 @@ static void forks_by_thread(void)
 	forks(SPW_FAULT_THREAD);
 }
 
-/* A child has nothing of the parent's space; it may make its own. */
 /* The kernel ends who has the signal of a fault blocked, whatever its handler. */
 static void touch_with_sigbus_blocked(void *unused)
 {
@@ -683,6 +682,7 @@ static void sigbus_blocked_by_signal(void)
 	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS, "status %x", status);
 }
 
+/* A child has nothing of the parent's space; it may make its own. */
 static void own_space(void *parents_base)
 {
 	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
