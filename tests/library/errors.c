@@ -277,7 +277,8 @@ static void file_options(void)
 {
 	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
 	struct spw_file_options good = SPW_FILE_OPTIONS, o;
-	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC), memory = memfd_create("none", MFD_CLOEXEC);
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC), memory = memfd_create("none", MFD_CLOEXEC),
+	    large = memfd_create("large", MFD_CLOEXEC);
 
 	CHECK(fd >= 0 && memory >= 0 && !close(memory));
 	good.bytes = MIB;
@@ -306,13 +307,19 @@ static void file_options(void)
 	close(fd);
 	CHECK(!stats_of(s).file_capacity);
 
-	/* A file beyond that would end the program by SIGXFSZ. */
+	/* A file beyond that would end the program by SIGXFSZ, or could not be written to its end. */
+	CHECK(large >= 0 && !ftruncate(large, 16 * MIB));
 	CHECK(!setrlimit(RLIMIT_FSIZE, &(struct rlimit){4 * MIB, RLIM_INFINITY}));
 	o = good;
 	o.bytes = 8 * MIB;
 	CHECK(add(s, o) == -EFBIG);
 	o.bytes = 0;
 	CHECK(!add(s, o) && stats_of(s).file_capacity && stats_of(s).file_capacity <= 4 * MIB, "%llu",
+	      (unsigned long long)stats_of(s).file_capacity);
+	end_space(s);
+	s = new_space(RAM, SPW_FAULT_SIGNAL);
+	o.fd = large;
+	CHECK(!add(s, o) && stats_of(s).file_capacity <= 4 * MIB, "%llu",
 	      (unsigned long long)stats_of(s).file_capacity);
 	CHECK(!setrlimit(RLIMIT_FSIZE, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}));
 	end_space(s);

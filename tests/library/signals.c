@@ -280,6 +280,14 @@ static void handler_that_chains(int sig, siginfo_t *info, void *ucontext)
 	predecessor.sa_sigaction(sig, info, ucontext);
 }
 
+static int aboves;
+
+static void handler_above(int sig, siginfo_t *info, void *ucontext)
+{
+	aboves++;
+	handler_that_chains(sig, info, ucontext);
+}
+
 static void later_handler_stays(void)
 {
 	handle(SIGBUS, info_handler, NULL, 0);
@@ -294,12 +302,52 @@ static void later_handler_stays(void)
 		struct spw_region *r = many_pages(s, &base);
 
 		touch_all(base);
-		CHECK(ours >= (int)((i + 1) * MANY), "%d", ours);
 		beyond = page_beyond_the_end();
 		CHECK(*beyond == 0 && others == (int)i + 1 && told == (int)i + 1, "%d, %d times", others, told);
+		/* Another one on top, which asks that one. */
+		if (i == 1)
+			handle(SIGBUS, handler_above, NULL, 0);
 		spw_region_destroy(r);
 		end_space(s);
 	}
+	CHECK(ours >= (int)MANY && aboves == 1, "%d, %d times", ours, aboves);
+}
+
+/* And one that goes again, while there is no space: ours is the one that is left. */
+static void later_handler_goes(void)
+{
+	char *base;
+
+	handle(SIGBUS, info_handler, NULL, 0);
+	for (unsigned i = 0; i < 3; i++) {
+		struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
+		struct spw_region *r = many_pages(s, &base);
+
+		touch_all(base);
+		beyond = page_beyond_the_end();
+		CHECK(*beyond == 0 && told == (int)i + 1, "%d times", told);
+		CHECK(!sigaction(SIGBUS, NULL, &predecessor));
+		handle(SIGBUS, handler_that_chains, NULL, 0);
+		spw_region_destroy(r);
+		end_space(s);
+		CHECK(!sigaction(SIGBUS, &predecessor, NULL));
+	}
+}
+
+/* SIGBUS that is ignored when a space goes, and when the next comes. */
+static void ignored_between(void)
+{
+	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
+	char *base;
+
+	signal(SIGBUS, SIG_IGN);
+	end_space(s);
+	s = new_space(RAM, SPW_FAULT_SIGNAL);
+	struct spw_region *r = many_pages(s, &base);
+
+	touch_all(base);
+	spw_region_destroy(r);
+	end_space(s);
 }
 
 /* ---- stacks ---- */
@@ -564,7 +612,8 @@ static void timer_handler_on_signal_stack(void)
 static void reading_handler(int sig)
 {
 	(void)sig;
-	sink += *(volatile uint64_t *)(shared_base + scattered(handled++, MANY) * PAGE);
+	handled++;
+	sink += *(volatile uint64_t *)shared_base;
 }
 
 static void leaf_handler(int sig)
@@ -590,17 +639,22 @@ static void handler_makes_leaves(void)
 	spw_region_destroy(r);
 
 	/* The count of what so many hold is behind a lock, too. */
-	r = new_region(s, MANY, &shared_base);
-	write_pages(shared_base, 0, MANY, TEXT, 1);
+	r = new_region(s, 1, &shared_base);
+	write_pages(shared_base, 0, 1, TEXT, 1);
 	for (unsigned i = 0; i < 16; i++)
 		clones[i] = new_clone(r, &base);
 	handled = 0;
 	handle(SIGUSR1, NULL, reading_handler, SA_RESTART);
 	id = start_timer(SIGUSR1);
-	while (handled < 2000) {
-		struct spw_region_stats st = region_stats(r);
+	while (handled < 5000) {
+		uint64_t seen = handled;
 
-		CHECK(st.shared_bytes == MANY * PAGE, "%llu", (unsigned long long)st.shared_bytes);
+		CHECK(!spw_region_advise(r, 0, PAGE, SPW_COLD));
+		while (handled == seen) {
+			struct spw_region_stats st = region_stats(r);
+
+			CHECK(st.shared_bytes == PAGE, "%llu", (unsigned long long)st.shared_bytes);
+		}
 	}
 	CHECK(timer_delete(id) == 0);
 	for (unsigned i = 0; i < 16; i++)
@@ -784,6 +838,8 @@ const struct spw_test_case signal_cases[] = {
 	{"a SIGBUS that is sent", sent_signal},
 	{"one space after another", one_space_after_another},
 	{"a later handler stays, one space after another", later_handler_stays},
+	{"a later handler goes, one space after another", later_handler_goes},
+	{"SIGBUS is ignored, one space after another", ignored_between},
 	{"a small signal stack", small_signal_stack},
 	{"a stack that is nearly used up", stack_nearly_used_up},
 	{"all other signals blocked", signals_blocked},

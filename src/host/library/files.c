@@ -31,20 +31,25 @@
 
 /* ---- what the file is ---- */
 
-static int open_own(const struct spw_file_options *o, struct spw_file_layout *l, int *fd)
+/* Bytes of a file; a write behind them fails, and to make it larger ends the program. */
+static uint64_t may_write(void)
 {
 	struct rlimit most;
 
+	return getrlimit(RLIMIT_FSIZE, &most) ? UINT64_MAX : most.rlim_cur;
+}
+
+static int open_own(const struct spw_file_options *o, struct spw_file_layout *l, int *fd)
+{
 	*fd = spw__unlinked_open(o->dir ? o->dir : spw__unlinked_dir());
 	if (*fd < 0)
 		return -errno;
 	l->discard = true;
 	l->max_bytes = o->bytes ? o->bytes : spw__unlinked_room(*fd);
-	/* Beyond that limit the kernel ends the program. */
-	if (!getrlimit(RLIMIT_FSIZE, &most) && most.rlim_cur < l->max_bytes) {
+	if (may_write() < l->max_bytes) {
 		if (o->bytes)
 			return -EFBIG;
-		l->max_bytes = most.rlim_cur;
+		l->max_bytes = may_write();
 	}
 	l->max_bytes = (l->max_bytes < MOST_BYTES ? l->max_bytes : MOST_BYTES) / SPW_PAGE * SPW_PAGE;
 	return l->max_bytes >= LEAST_BYTES && ftruncate(*fd, (off_t)l->max_bytes) ? -errno : 0;
@@ -88,6 +93,8 @@ static int look_at(const struct spw_file_options *o, int fd, struct spw_file_lay
 	} else if (ret != -ENODATA) {
 		return ret;
 	}
+	if (S_ISREG(st.st_mode) && may_write() < bytes)
+		bytes = may_write();
 	l->max_bytes = o->bytes && o->bytes < bytes ? o->bytes : bytes;
 	l->max_bytes = (l->max_bytes < MOST_BYTES ? l->max_bytes : MOST_BYTES) / SPW_PAGE * SPW_PAGE;
 	return 0;

@@ -2,8 +2,8 @@
 /*
  * One page: its lock, and the entry that it holds.
  *
- * A page that was read from a file is as good there as in memory: to free its entry when it comes in, as a swap cache of
- * one page table would, means to compress and write it again when it goes. Here it keeps its entry and is
+ * A page that was read from a file is as good there as in memory: to free its entry when it comes in, as a swap cache
+ * of one page table would, means to compress and write it again when it goes. Here it keeps its entry and is
  * write-protected; whoever writes to it first lets the entry go. What was in the pool goes from there when it comes in:
  * it would take memory twice.
  *

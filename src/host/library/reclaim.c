@@ -42,6 +42,7 @@
 #define SEATS_PART      16u          /* of the cap, the most that is left for work areas */
 #define FILES_PART      4u           /* and for files */
 #define FRUITLESS       8u           /* rounds in a row that made no room, before there is none */
+#define FAILURES        8u           /* pages of a batch without a place, after which none is looked for */
 #define BOOKS_A_PAGE    2u           /* bytes of a position: state and age */
 
 /* ---- the account ---- */
@@ -241,14 +242,19 @@ static void leave_frame(struct spw_space *s, uint32_t o, uint8_t state)
 int spw__take_out(struct spw_space *s, struct spw__seat *seat, uint32_t *o, uint8_t *state, unsigned n)
 {
 	uint32_t gone[SPW__BATCH] = {0};
-	unsigned out = 0;
+	unsigned out = 0, failed = 0;
 	int ret = 0;
 
 	protect(s, o, state, n);
 	for (unsigned i = 0; i < n; i++) {
 		seat->clean += !!(state[i] & SPW__BACKED);
-		if (!(state[i] & SPW__BACKED) && !ret)
-			ret = spw__page_store(s, seat, o[i], &state[i]);
+		/* A full pool may have room for a page of another size. */
+		if (!(state[i] & SPW__BACKED) && failed < FAILURES) {
+			int err = spw__page_store(s, seat, o[i], &state[i]);
+
+			failed += !!err;
+			ret = ret ? ret : err;
+		}
 		if (state[i] & SPW__BACKED) {
 			leave_frame(s, o[i], state[i]);
 			gone[out++] = o[i];

@@ -9,7 +9,8 @@
  * while it runs: another handler on top of it might touch the page that it has locked.
  *
  * A handler is the process's and not a space's; there is one for all, which looks the address up, and passes on what is
- * nobody's to the handler that was there before.
+ * nobody's to the handler that was there before. That may be one of the program's that stayed when the last space went,
+ * and that passes on to ours what it does not know itself: who has been asked once is not asked again (MARK).
  */
 #include "host/library/library.h"
 
@@ -22,7 +23,11 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned users; /* spaces that need the handler; under lock */
 static struct sigaction before;
-static struct sigaction above; /* of the program, in the place of ours when the last space went; else empty */
+static struct sigaction root; /* who was there before the first that asks ours; as `before` where there is none */
+static bool under;            /* ours was left under one of the program's */
+
+/* The end of what a handler is told, which the kernel clears: it goes from handler to handler, and ends with them. */
+#define MARK(info) ((uintptr_t *)((char *)(info) + sizeof(siginfo_t)) - 1)
 
 struct fault {
 	struct spw_region *r;
@@ -76,13 +81,13 @@ int spw_fault(int sig, void *siginfo, void *ucontext)
 }
 
 /* The one that was there before has it; if that was the default, the program ends as it would have. */
-static void pass_on(int sig, siginfo_t *info, void *ucontext)
+static void pass_on(const struct sigaction *to, int sig, siginfo_t *info, void *ucontext)
 {
-	if (before.sa_flags & SA_SIGINFO) {
-		before.sa_sigaction(sig, info, ucontext);
-	} else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) {
-		before.sa_handler(sig);
-	} else if (before.sa_handler == SIG_DFL || info->si_code > 0) {
+	if (to->sa_flags & SA_SIGINFO) {
+		to->sa_sigaction(sig, info, ucontext);
+	} else if (to->sa_handler != SIG_DFL && to->sa_handler != SIG_IGN) {
+		to->sa_handler(sig);
+	} else if (to->sa_handler == SIG_DFL || info->si_code > 0) {
 		/* A fault repeats itself when this returns; one that was sent is sent again. */
 		signal(sig, SIG_DFL);
 		if (info->si_code <= 0)
@@ -94,15 +99,29 @@ static void on_sigbus(int sig, siginfo_t *info, void *ucontext)
 {
 	int saved = errno;
 
-	if (!spw_fault(sig, info, ucontext))
-		pass_on(sig, info, ucontext);
+	if (!spw_fault(sig, info, ucontext)) {
+		bool again = *MARK(info) == (uintptr_t)&root;
+
+		*MARK(info) = (uintptr_t)&root;
+		pass_on(again ? &root : &before, sig, info, ucontext);
+	}
 	errno = saved;
 }
 
-/* Never of the default action, which asks nobody. */
-static bool same_handler(const struct sigaction *a, const struct sigaction *b)
+static bool is_ours(const struct sigaction *a)
 {
-	return a->sa_handler != SIG_DFL && a->sa_handler == b->sa_handler;
+	return a->sa_flags & SA_SIGINFO && a->sa_sigaction == on_sigbus;
+}
+
+/* Who is there, is asked by ours from now on, which is about to be put over him. */
+static void note_before(const struct sigaction *was)
+{
+	/* Who put his own over ours has taken it away again. */
+	if (is_ours(was))
+		return;
+	before = *was;
+	if (!under)
+		root = *was;
 }
 
 int spw__signal_install(void)
@@ -112,13 +131,8 @@ int spw__signal_install(void)
 
 	sigfillset(&sa.sa_mask);
 	pthread_mutex_lock(&lock);
-	if (users == 0 && sigaction(SIGBUS, NULL, &was))
-		ret = -errno;
-	/*
-	 * Put in place only when it is known who was there; and not over one who asks ours, as he did for the spaces
-	 * that were: he would be asked in turn, without end.
-	 */
-	else if (users == 0 && !same_handler(&was, &above) && (before = was, sigaction(SIGBUS, &sa, NULL)))
+	/* Put in place only when it is known who was there. */
+	if (users == 0 && (sigaction(SIGBUS, NULL, &was) || (note_before(&was), sigaction(SIGBUS, &sa, NULL))))
 		ret = -errno;
 	users += ret == 0;
 	pthread_mutex_unlock(&lock);
@@ -131,12 +145,11 @@ void spw__signal_remove(void)
 
 	pthread_mutex_lock(&lock);
 	if (--users == 0 && !sigaction(SIGBUS, NULL, &now)) {
-		bool ours = now.sa_flags & SA_SIGINFO && now.sa_sigaction == on_sigbus;
-
-		/* Somebody else's knows of ours, which passes everything on from now on. */
-		above = ours ? (struct sigaction){0} : now;
-		if (ours)
+		/* Somebody else's may know of ours, which passes everything on from now on. */
+		if (is_ours(&now))
 			sigaction(SIGBUS, &before, NULL);
+		else
+			under = true;
 	}
 	pthread_mutex_unlock(&lock);
 }
