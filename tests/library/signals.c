@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -239,13 +240,31 @@ static void sent_by_kill(void *disposition)
 	touch_all(base);
 }
 
+/* Memory that nobody has touched yet is broken: said early to those who asked for it (prctl(2), PR_MCE_KILL). */
+static void told_early(void *disposition)
+{
+	siginfo_t info = {.si_signo = SIGBUS, .si_code = BUS_MCEERR_AO};
+	struct spw_space *s;
+	char *base;
+
+	signal(SIGBUS, disposition ? SIG_IGN : SIG_DFL);
+	s = new_space(RAM, SPW_FAULT_SIGNAL);
+	many_pages(s, &base);
+	CHECK(!syscall(SYS_rt_sigqueueinfo, getpid(), SIGBUS, &info));
+	touch_all(base);
+}
+
 static void sent_signal(void)
 {
-	int status = status_of(sent_by_kill, NULL);
+	void (*const runs[])(void *) = {sent_by_kill, told_early};
 
-	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS, "status %x", status);
-	status = status_of(sent_by_kill, "ignored");
-	CHECK(!status, "ignored: status %x", status);
+	for (unsigned i = 0; i < 2; i++) {
+		int status = status_of(runs[i], NULL);
+
+		CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS, "%u: status %x", i, status);
+		status = status_of(runs[i], "ignored");
+		CHECK(!status, "%u, ignored: status %x", i, status);
+	}
 }
 
 static void one_space_after_another(void)
@@ -278,6 +297,112 @@ static void handler_that_chains(int sig, siginfo_t *info, void *ucontext)
 	others++;
 	CHECK(others < 8, "it is asked again and again");
 	predecessor.sa_sigaction(sig, info, ucontext);
+}
+
+/* Two that know nothing of the library, each with one below. */
+static struct sigaction below[2];
+static int asked[2];
+
+static void ask_below(int i, int sig, siginfo_t *info, void *ucontext)
+{
+	CHECK(++asked[i] < 8, "it is asked again and again");
+	below[i].sa_sigaction(sig, info, ucontext);
+}
+
+static void handler_a(int sig, siginfo_t *info, void *ucontext)
+{
+	ask_below(0, sig, info, ucontext);
+}
+
+static void handler_b(int sig, siginfo_t *info, void *ucontext)
+{
+	ask_below(1, sig, info, ucontext);
+}
+
+static void put_on_top(int i)
+{
+	CHECK(!sigaction(SIGBUS, NULL, &below[i]));
+	handle(SIGBUS, i ? handler_b : handler_a, NULL, 0);
+}
+
+/* One that came over ours has gone, and is not asked, though a space was made while it was there. */
+static void handler_has_gone(void)
+{
+	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
+
+	end_space(s);
+	handle(SIGBUS, info_handler, NULL, 0);
+	s = new_space(RAM, SPW_FAULT_SIGNAL);
+	put_on_top(0);
+	end_space(s);
+	end_space(new_space(RAM, SPW_FAULT_SIGNAL));
+	CHECK(!sigaction(SIGBUS, &below[0], NULL));
+	for (unsigned i = 0; i < 2; i++) {
+		beyond = page_beyond_the_end();
+		CHECK(*beyond == 0 && !asked[0] && told == (int)i + 1, "%d and %d times", asked[0], told);
+		end_space(new_space(RAM, SPW_FAULT_SIGNAL));
+	}
+}
+
+/* Handlers and spaces by turns: each handler is asked, once. */
+static void handlers_and_spaces(void)
+{
+	struct spw_space *s;
+
+	handle(SIGBUS, info_handler, NULL, 0);
+	for (int i = 0; i < 2; i++) {
+		s = new_space(RAM, SPW_FAULT_SIGNAL);
+		put_on_top(i);
+		end_space(s);
+	}
+	s = new_space(RAM, SPW_FAULT_SIGNAL);
+	beyond = page_beyond_the_end();
+	CHECK(*beyond == 0 && told == 1 && asked[0] == 1 && asked[1] == 1, "%d, %d, %d times", told, asked[0],
+	      asked[1]);
+	end_space(s);
+	CHECK(*page_beyond_the_end() == 0 && told == 2 && asked[0] == 2 && asked[1] == 2);
+}
+
+/* Who never asked ours, and was replaced, is not asked for those who came after. */
+static void handler_was_replaced(void)
+{
+	struct spw_space *s;
+
+	handle(SIGBUS, NULL, plain_handler, 0);
+	s = new_space(RAM, SPW_FAULT_SIGNAL);
+	handle(SIGBUS, info_handler, NULL, 0);
+	end_space(s);
+	s = new_space(RAM, SPW_FAULT_SIGNAL);
+	put_on_top(0);
+	end_space(s);
+	s = new_space(RAM, SPW_FAULT_SIGNAL);
+	beyond = page_beyond_the_end();
+	CHECK(*beyond == 0 && told_code == BUS_ADRERR && told == 1 && asked[0] == 1, "%d, %d times", told, asked[0]);
+	end_space(s);
+}
+
+/* More handlers than anybody has: a space that cannot be put over one more is refused, and nothing is changed. */
+static void many_handlers(void)
+{
+	struct spw_space_options o = SPW_SPACE_OPTIONS;
+	struct sigaction now;
+	struct spw_space *s;
+	int rc = 0, i = 0;
+
+	o.ram = RAM;
+	for (; i < 64 && !rc; i++) {
+		/* Other flags make another of it. */
+		handle(SIGBUS, info_handler, NULL,
+		       (i & 1 ? SA_RESTART : 0) | (i & 2 ? SA_NODEFER : 0) | (i & 4 ? SA_ONSTACK : 0) |
+			       (i & 8 ? SA_RESETHAND : 0));
+		rc = spw_space_create(&o, &s);
+		if (!rc)
+			end_space(s);
+	}
+	CHECK(rc == -ENOMEM && i > 8, "%d, %d", rc, i);
+	CHECK(!sigaction(SIGBUS, NULL, &now) && now.sa_sigaction == info_handler);
+	handle(SIGBUS, info_handler, NULL, 0);
+	end_space(new_space(RAM, SPW_FAULT_SIGNAL));
 }
 
 static int aboves;
@@ -840,6 +965,10 @@ const struct spw_test_case signal_cases[] = {
 	{"a later handler stays, one space after another", later_handler_stays},
 	{"a later handler goes, one space after another", later_handler_goes},
 	{"SIGBUS is ignored, one space after another", ignored_between},
+	{"a handler goes that spaces were put over", handler_has_gone},
+	{"handlers and spaces by turns", handlers_and_spaces},
+	{"a handler that was replaced", handler_was_replaced},
+	{"many handlers", many_handlers},
 	{"a small signal stack", small_signal_stack},
 	{"a stack that is nearly used up", stack_nearly_used_up},
 	{"all other signals blocked", signals_blocked},

@@ -8,9 +8,10 @@
  * finds may be a few hundred bytes (sigaltstack), so it leaves that for one of the space's. All signals are blocked
  * while it runs: another handler on top of it might touch the page that it has locked.
  *
- * A handler is the process's and not a space's; there is one for all, which looks the address up, and passes on what is
- * nobody's to the handler that was there before. That may be one of the program's that stayed when the last space went,
- * and that passes on to ours what it does not know itself: who has been asked once is not asked again (MARK).
+ * A handler is the process's and not a space's; it looks the address up, and passes on what is nobody's to the handler
+ * that was there before. One of the program's may be on top of it when the last space goes, and may go on to ask it for
+ * ever; when the next space comes ours has to be on top of that one. So it is several functions, each with a handler
+ * below it that never changes: whoever asks one of them comes to what was there when it was installed.
  */
 #include "host/library/library.h"
 
@@ -20,14 +21,12 @@
 
 #define PAGE_FAULT_WRITE 2 /* x86: of the error code */
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static unsigned users; /* spaces that need the handler; under lock */
-static struct sigaction before;
-static struct sigaction root; /* who was there before the first that asks ours; as `before` where there is none */
-static bool under;            /* ours was left under one of the program's */
+#define FLOORS 8u /* one for each handler of the program's that ours was ever put over */
 
-/* The end of what a handler is told, which the kernel clears: it goes from handler to handler, and ends with them. */
-#define MARK(info) ((uintptr_t *)((char *)(info) + sizeof(siginfo_t)) - 1)
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned users;                  /* spaces that need the handler; under lock */
+static unsigned floors;                 /* that have been used; under lock */
+static struct sigaction before[FLOORS]; /* the handler below each; written before it is installed */
 
 struct fault {
 	struct spw_region *r;
@@ -83,57 +82,91 @@ int spw_fault(int sig, void *siginfo, void *ucontext)
 /* The one that was there before has it; if that was the default, the program ends as it would have. */
 static void pass_on(const struct sigaction *to, int sig, siginfo_t *info, void *ucontext)
 {
+	/* A fault happens anew when this returns, and cannot be ignored. What was sent, or only told of, can. */
+	bool anew = info->si_code > 0 && info->si_code != BUS_MCEERR_AO;
+
 	if (to->sa_flags & SA_SIGINFO) {
 		to->sa_sigaction(sig, info, ucontext);
 	} else if (to->sa_handler != SIG_DFL && to->sa_handler != SIG_IGN) {
 		to->sa_handler(sig);
-	} else if (to->sa_handler == SIG_DFL || info->si_code > 0) {
-		/* A fault repeats itself when this returns; one that was sent is sent again. */
+	} else if (to->sa_handler == SIG_DFL || anew) {
 		signal(sig, SIG_DFL);
-		if (info->si_code <= 0)
+		if (!anew)
 			raise(sig);
 	}
 }
 
-static void on_sigbus(int sig, siginfo_t *info, void *ucontext)
+static void on_sigbus(unsigned floor, int sig, siginfo_t *info, void *ucontext)
 {
 	int saved = errno;
 
-	if (!spw_fault(sig, info, ucontext)) {
-		bool again = *MARK(info) == (uintptr_t)&root;
-
-		*MARK(info) = (uintptr_t)&root;
-		pass_on(again ? &root : &before, sig, info, ucontext);
-	}
+	if (!spw_fault(sig, info, ucontext))
+		pass_on(&before[floor], sig, info, ucontext);
 	errno = saved;
 }
 
-static bool is_ours(const struct sigaction *a)
+#define HANDLER(floor)                                                          \
+	static void on_sigbus_##floor(int sig, siginfo_t *info, void *ucontext) \
+	{                                                                       \
+		on_sigbus(floor, sig, info, ucontext);                          \
+	}
+HANDLER(0)
+HANDLER(1)
+HANDLER(2)
+HANDLER(3)
+HANDLER(4)
+HANDLER(5)
+HANDLER(6)
+HANDLER(7)
+
+static void (*const handlers[FLOORS])(int, siginfo_t *, void *) = {on_sigbus_0, on_sigbus_1, on_sigbus_2, on_sigbus_3,
+								   on_sigbus_4, on_sigbus_5, on_sigbus_6, on_sigbus_7};
+
+/* Which of ours it is; FLOORS: none. */
+static unsigned floor_of(const struct sigaction *a)
 {
-	return a->sa_flags & SA_SIGINFO && a->sa_sigaction == on_sigbus;
+	unsigned i = 0;
+
+	while (i < FLOORS && !(a->sa_flags & SA_SIGINFO && a->sa_sigaction == handlers[i]))
+		i++;
+	return i;
 }
 
-/* Who is there, is asked by ours from now on, which is about to be put over him. */
-static void note_before(const struct sigaction *was)
+/* Which of ours can be put over it: that which was before, or one that never was. FLOORS: none is left. */
+static unsigned floor_over(const struct sigaction *a)
 {
-	/* Who put his own over ours has taken it away again. */
-	if (is_ours(was))
-		return;
-	before = *was;
-	if (!under)
-		root = *was;
+	unsigned i = 0;
+
+	while (i < floors && !(before[i].sa_sigaction == a->sa_sigaction && before[i].sa_flags == a->sa_flags))
+		i++;
+	if (i == floors && i < FLOORS)
+		before[floors++] = *a;
+	return i;
+}
+
+static int install(void)
+{
+	struct sigaction sa = {.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART}, was;
+
+	if (sigaction(SIGBUS, NULL, &was))
+		return -errno;
+	/* Who had put his own over ours has taken it away again. */
+	if (floor_of(&was) < FLOORS)
+		return 0;
+	unsigned floor = floor_over(&was);
+
+	if (floor == FLOORS)
+		return -ENOMEM;
+	sigfillset(&sa.sa_mask);
+	sa.sa_sigaction = handlers[floor];
+	return sigaction(SIGBUS, &sa, NULL) ? -errno : 0;
 }
 
 int spw__signal_install(void)
 {
-	struct sigaction sa = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART}, was;
-	int ret = 0;
-
-	sigfillset(&sa.sa_mask);
 	pthread_mutex_lock(&lock);
-	/* Put in place only when it is known who was there. */
-	if (users == 0 && (sigaction(SIGBUS, NULL, &was) || (note_before(&was), sigaction(SIGBUS, &sa, NULL))))
-		ret = -errno;
+	int ret = users ? 0 : install();
+
 	users += ret == 0;
 	pthread_mutex_unlock(&lock);
 	return ret;
@@ -144,12 +177,8 @@ void spw__signal_remove(void)
 	struct sigaction now;
 
 	pthread_mutex_lock(&lock);
-	if (--users == 0 && !sigaction(SIGBUS, NULL, &now)) {
-		/* Somebody else's may know of ours, which passes everything on from now on. */
-		if (is_ours(&now))
-			sigaction(SIGBUS, &before, NULL);
-		else
-			under = true;
-	}
+	/* Somebody else's may know of ours, which passes everything on from now on. */
+	if (--users == 0 && !sigaction(SIGBUS, NULL, &now) && floor_of(&now) < FLOORS)
+		sigaction(SIGBUS, &before[floor_of(&now)], NULL);
 	pthread_mutex_unlock(&lock);
 }
