@@ -561,6 +561,108 @@ static void several_spaces(void)
 	}
 }
 
+/* The pool is full, and there is nothing else: what takes no place there goes all the same, also behind what cannot. */
+static void full_pool(void)
+{
+	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
+	char *noise, *base;
+	struct spw_region *r = new_region(s, MANY, &noise), *mixed = new_region(s, 64, &base);
+
+	write_pages(noise, 0, MANY, NOISE, 1);
+	CHECK(stats_of(s).over_events, "it is not full");
+	write_pages(base, 0, 4, NOISE, 1);
+	write_pages(base, 4, 60, SAME, 1);
+	CHECK(!spw_region_advise(mixed, 0, 64 * PAGE, SPW_COLD));
+	CHECK(region_stats(mixed).resident_bytes <= 4 * PAGE, "%llu pages",
+	      (unsigned long long)region_stats(mixed).resident_bytes / PAGE);
+	check_pages(noise, 0, MANY, NOISE, 1);
+	check_pages(base, 0, 4, NOISE, 1);
+	check_pages(base, 4, 60, SAME, 1);
+	spw_region_destroy(r);
+	spw_region_destroy(mixed);
+	end_space(s);
+}
+
+/* Two threads fault on a page at once, and the region goes as soon as both have it: two messages, one of them late. */
+struct pair {
+	pthread_barrier_t barrier;
+	char *volatile page;
+};
+
+static void *touch_with(void *arg)
+{
+	struct pair *p = arg;
+
+	for (;;) {
+		pthread_barrier_wait(&p->barrier);
+		if (!p->page)
+			return NULL;
+		CHECK(!*(volatile char *)p->page);
+		pthread_barrier_wait(&p->barrier);
+	}
+}
+
+static void region_goes_behind_a_fault(void)
+{
+	struct spw_space *s = new_space(RAM, SPW_FAULT_THREAD);
+	struct pair p;
+	pthread_t id;
+
+	CHECK(!pthread_barrier_init(&p.barrier, NULL, 2) && !pthread_create(&id, NULL, touch_with, &p));
+	for (unsigned i = 0; i < 1000; i++) {
+		char *base;
+		struct spw_region *r = new_region(s, 1, &base);
+
+		p.page = base;
+		pthread_barrier_wait(&p.barrier);
+		CHECK(!*(volatile char *)base);
+		pthread_barrier_wait(&p.barrier);
+		/* By turns: its addresses go, its table goes, and both. */
+		CHECK(i % 3 == 0 || !spw_region_resize(r, 4 * MIB));
+		if (i % 3 == 1)
+			CHECK(!spw_region_resize(r, 64 * MIB));
+		spw_region_destroy(r);
+	}
+	CHECK(!stats_of(s).resident_bytes, "%llu", (unsigned long long)stats_of(s).resident_bytes);
+	p.page = NULL;
+	pthread_barrier_wait(&p.barrier);
+	pthread_join(id, NULL);
+	pthread_barrier_destroy(&p.barrier);
+	end_space(s);
+}
+
+/* As many as there may be: what one too many had taken by then is given back. */
+static void as_many_spaces_as_may_be(void)
+{
+	enum { SOME = 40, TOO_MANY = 200 };
+	struct spw_space_options o = SPW_SPACE_OPTIONS;
+	struct spw_space *s[TOO_MANY];
+	struct spw_region *r[TOO_MANY];
+	unsigned n = 0;
+	char *base;
+	int rc = 0;
+
+	o.ram = 4 * MIB;
+	o.addresses = 64 * MIB;
+	for (; n < TOO_MANY && !(rc = spw_space_create(&o, &s[n])); n++)
+		r[n] = new_region(s[n], 1, &base);
+	CHECK(rc == -ENOMEM && n >= SOME, "%d with %u", rc, n);
+	spw_region_destroy(r[0]);
+	end_space(s[0]);
+	CHECK(!spw_space_create(&o, &s[0]), "one is gone");
+	r[0] = new_region(s[0], 1, &base);
+	CHECK(spw_space_create(&o, &s[n]) == -ENOMEM);
+	for (unsigned i = 0; i < n; i++) {
+		char *page = spw_region_address(r[i]);
+
+		write_pages(page, 0, 1, TEXT, i);
+		take_out(r[i]);
+		check_pages(page, 0, 1, TEXT, i);
+		spw_region_destroy(r[i]);
+		end_space(s[i]);
+	}
+}
+
 /* All of them touch the same pages at once, in and out. */
 static void *race_for_pages(void *arg)
 {
@@ -614,6 +716,9 @@ const struct spw_test_case memory_cases[] = {
 	{"every tier is full", everything_full},
 	{"another cap", another_cap},
 	{"several spaces", several_spaces},
+	{"a full pool", full_pool},
+	{"a region goes behind a fault, by thread", region_goes_behind_a_fault},
+	{"as many spaces as may be", as_many_spaces_as_may_be},
 	{"threads race for pages", threads_race_for_pages},
 	{NULL, NULL},
 };

@@ -43,11 +43,21 @@ static void *handler_main(void *space)
 			continue;
 		if (fds[1].revents)
 			return NULL;
+		__atomic_add_fetch(&s->reading, 1, __ATOMIC_SEQ_CST);
 		ssize_t n = read(s->uffd, m, sizeof(m));
 
 		for (ssize_t i = 0; i < n / (ssize_t)sizeof(m[0]); i++)
 			serve(s, &m[i]);
+		__atomic_add_fetch(&s->reading, 1, __ATOMIC_SEQ_CST);
 	}
+}
+
+void spw__handler_pass(struct spw_space *s)
+{
+	uint32_t seen = __atomic_load_n(&s->reading, __ATOMIC_SEQ_CST);
+
+	for (unsigned spins = 0; seen % 2 && __atomic_load_n(&s->reading, __ATOMIC_SEQ_CST) == seen; spins++)
+		spw__plat_relax(spins);
 }
 
 int spw__handler_start(struct spw_space *s)

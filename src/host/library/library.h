@@ -91,7 +91,7 @@ struct spw_region {
 	uint32_t advice; /* A enum spw_advice: SPW_NORMAL or SPW_RANDOM */
 	uint32_t hand;   /* A of the streams */
 	uint32_t tiers;  /* A that its pages may go to, a bit for each number; changes under lock */
-	bool cloned;     /* it is or has a clone; under lock */
+	bool cloned;     /* it is a clone, or ever had one; under lock */
 	struct spw__stream stream[SPW__LIB_STREAMS];
 	struct spw__strides strides;
 	struct spw__spin lock; /* of cluster[] */
@@ -177,7 +177,8 @@ struct spw_space {
 	pthread_mutex_t admin; /* who changes the files */
 	struct spw__request request;
 	pthread_t thread, handler;
-	int wake_fd; /* ends the handler */
+	int wake_fd;      /* ends the handler */
+	uint32_t reading; /* odd while it serves what it has read */
 	size_t seat_bytes;
 	char *seat_memory;
 };
@@ -325,4 +326,9 @@ void spw__signal_remove(void);
 /* ---- handler.c ---- */
 int spw__handler_start(struct spw_space *s);
 void spw__handler_stop(struct spw_space *s);
+/*
+ * Faults that it has read by now are served. Of two threads that faulted on one page the first message wakes both, and
+ * they may be done with the region before the second comes up. The caller has no page BUSY.
+ */
+void spw__handler_pass(struct spw_space *s);
 #endif

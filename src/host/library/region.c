@@ -320,6 +320,7 @@ void spw_region_destroy(struct spw_region *r)
 	struct spw_space *s = r->space;
 	sigset_t signals;
 
+	spw__handler_pass(s);
 	spw__region_discard(r, r->base, r->base + r->bytes);
 	spw__signals_block(&signals);
 	spw__region_say(r->base, r->span, NULL);
@@ -407,7 +408,7 @@ static void chill(struct spw_region *r, uint64_t from, uint64_t to)
 	uint8_t state[SPW__BATCH];
 	int ret = 0;
 
-	for (uint64_t va = from; va < to && !ret;) {
+	for (uint64_t va = from, begin = va; va < to && !ret; begin = va) {
 		struct spw__call c;
 		unsigned n = 0;
 
@@ -421,6 +422,10 @@ static void chill(struct spw_region *r, uint64_t from, uint64_t to)
 		}
 		ret = spw__take_out(s, c.seat, c.seat->position, state, n);
 		spw__call_end(s, &c);
+		if (ret == -ENOSPC && spw__pool_wait(s)) {
+			ret = 0;
+			va = begin;
+		}
 	}
 }
 

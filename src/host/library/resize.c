@@ -228,6 +228,7 @@ int spw_region_resize(struct spw_region *r, size_t bytes)
 
 	if (!bytes || span < bytes)
 		return bytes ? -ENOMEM : -EINVAL;
+	spw__handler_pass(r->space);
 	if (whole < r->bytes)
 		return shrink(r, whole, span);
 	if (span > r->span)
