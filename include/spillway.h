@@ -16,11 +16,12 @@
  *
  * Errors are -errno, success is 0. Every function may be called from any thread at once, but a region that is being
  * destroyed or resized is used by nobody else. None but spw_fault() and spw_version() are async-signal-safe.
- * There are no constructors; what belongs to the process and not to a space is the handler of SIGBUS (see SPW_FAULT_SIGNAL) and two
- * tables by address, which have room for up to seven spaces, fewer if these have files.
+ * There are no constructors; what belongs to the process and not to a space is the handler of SIGBUS (see
+ * SPW_FAULT_SIGNAL) and two tables by address, which have room for some forty spaces; a file takes as much as one.
  *
- * A system call that is given memory which is out fails with EFAULT: the kernel does not fault on a program's behalf.
- * spw_region_pin() makes a range safe to hand over. A child made by fork(2) has none of the regions: it gets SIGSEGV.
+ * A system call that is given memory which is out fails with EFAULT (but see SPW_FAULT_THREAD): the kernel does not
+ * fault on a program's behalf. spw_region_pin() makes a range safe to hand over. A child made by fork(2) has none of
+ * the regions: it gets SIGSEGV.
  *
  * A page that cannot be restored (the disk fails, its bytes were changed) ends the program with SIGBUS and a line on
  * stderr that says which: it never reads other bytes than it wrote.
@@ -69,7 +70,7 @@ struct spw_space_options {
 struct spw_file_options {
 	size_t size;     /* sizeof(struct spw_file_options), set by SPW_FILE_OPTIONS */
 	int fd;          /* open for reading and writing; stays the caller's. -1: a file without a name */
-	const char *dir; /* where that is made; NULL: $TMPDIR or /var/tmp */
+	const char *dir; /* where that is made; NULL: $TMPDIR; /var/tmp where that is not set, or in RAM */
 	/*
 	 * Of it to use at most. fd: it is used as far as it reaches, or as its swap header says; 0: all of that.
 	 * A file without a name: how large it may get; 0: what is free there, less a tenth.
@@ -123,17 +124,21 @@ enum spw_advice {
 	SPW_DISCARD,    /* its contents are of no use any more: it reads as zeros */
 };
 
-/* -EINVAL, -ENOMEM, -ENOSYS (no userfaultfd, or older than Linux 5.7), -EPERM, -EMFILE. */
+/* -EINVAL, -ENOMEM, -ENOSYS (no userfaultfd, or older than Linux 5.7), -EPERM, -EMFILE, -ENFILE, -EAGAIN (threads). */
 int spw_space_create(const struct spw_space_options *o, struct spw_space **out);
 /* All its regions must be gone: -EBUSY. */
 int spw_space_destroy(struct spw_space *s);
 /*
  * Another file below the pool. *tier is its number. -EINVAL; -ENOMEM: its buffers, 2 MiB, would be more than the half
- * of the cap together with those of the others; -ENOSPC: 8 files, or no room on the disk;
- * -EFBIG: more than the process may write (setrlimit(2)); errors of open(2).
+ * of the cap together with those of the others; -ENOSPC: 8 files, or no room on the disk; -EFBIG: more than the
+ * process may write (setrlimit(2)); -EINVAL, -EPROTONOSUPPORT: its swap header; -EIO: nor can it be read; errors of
+ * open(2).
  */
 int spw_space_add_file(struct spw_space *s, const struct spw_file_options *o, unsigned *tier);
-/* Empty it into the other tiers, then let go of it. Sleeps. -ENOENT, -ENOSPC (no room elsewhere; it stays), -EIO. */
+/*
+ * Empty it into the other tiers, then let go of it. Sleeps. -ENOENT; -ENOSPC, -ENOMEM: no room elsewhere; -EIO,
+ * -EBADMSG: something on it cannot be read, or has other bytes than were written. On error it stays.
+ */
 int spw_space_drain(struct spw_space *s, unsigned tier);
 /* Another cap. Takes effect at once; what is over it is taken out in the background. -EINVAL. */
 int spw_space_set_ram(struct spw_space *s, uint64_t ram);
@@ -160,8 +165,8 @@ int spw_region_clone(struct spw_region *r, struct spw_region **out);
  * Which tiers the region's pages may go to from now on: bit 0 the pool, bit N the file that spw_space_add_file()
  * numbered N, those that come later too. It can only be narrowed, and what is somewhere already stays until it is
  * stored anew. Where none of them has room the pages stay in memory, over the cap if need be. -EINVAL: no such tiers,
- * or not the pool, which is the way to the files; -EPERM: wider than before, or the region has or had a clone. A
- * clone of a region that was narrowed is refused: -EPERM.
+ * or not the pool, which is the way to the files; -EPERM: wider than before, or the region is a clone, or ever had
+ * one. A clone of a region that was narrowed is refused: -EPERM.
  */
 int spw_region_allow(struct spw_region *r, uint32_t tiers);
 /* [offset, offset + bytes), whole pages. -EINVAL; -EBUSY: SPW_DISCARD of pages that are pinned. */

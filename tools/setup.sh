@@ -6,7 +6,7 @@ set -eu
 
 build="gcc libc6-dev make meson ninja-build pkg-config liblz4-dev libzstd-dev libsodium-dev libxxhash-dev libjansson-dev libblkid-dev uuid-dev"
 test="$build g++ libcmocka-dev bats spin clang binutils jq procps util-linux python3 mount file e2fsprogs fuse3 libfuse3-dev liburing-dev"
-test="$test sqlite3 redis-server redis-tools xz-utils zstd"
+test="$test sqlite3 redis-server redis-tools xz-utils zstd scdoc"
 demo="$build python3"
 bench="$build g++ jq procps util-linux python3 valgrind sqlite3 redis-server redis-tools gnuplot-nox"
 

@@ -246,10 +246,82 @@ static void encryption(void)
 	CHECK(seen_on_file(true), "plain: or else the search finds nothing at all");
 }
 
+/* ---- swap areas, as mkswap(8) makes them ---- */
+
+struct area {
+	char boot[1024];
+	uint32_t version, last_page, bads;
+	uint8_t uuid[16], label[16], padding[468];
+	uint32_t bad[637];
+	char end[12]; /* of the page; the signature is its last ten bytes */
+};
+
+static struct area area_of(uint64_t bytes)
+{
+	struct area a = {.boot = "a boot loader", .version = 1, .last_page = (uint32_t)(bytes / PAGE - 1)};
+
+	memcpy(a.end + 2, "SWAPSPACE2", 10);
+	return a;
+}
+
+static int add_area(struct spw_space *s, int fd, const struct area *a)
+{
+	struct spw_file_options o = SPW_FILE_OPTIONS;
+
+	o.fd = fd;
+	CHECK(pwrite(fd, a, sizeof(*a), 0) == sizeof(*a));
+	return spw_space_add_file(s, &o, NULL);
+}
+
+/* What a swap area's header names is used, and neither the header nor a bad page is written. */
+static void swap_areas(void)
+{
+	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
+	int fd = temporary_file(64 * MIB);
+	struct area good = area_of(48 * MIB), a, is;
+	static const uint32_t bad[] = {1, 2, 700, 5000};
+	uint8_t mark[PAGE], page[PAGE];
+	char *base;
+	struct spw_region *r = new_region(s, MANY, &base);
+
+	CHECK(sizeof(a) == PAGE);
+	a = good;
+	a.version = 2;
+	CHECK(add_area(s, fd, &a) == -EPROTONOSUPPORT);
+	a = area_of(128 * MIB);
+	CHECK(add_area(s, fd, &a) == -EINVAL, "it names more than there is, as a ghost does");
+	a = good;
+	a.bads = 638;
+	CHECK(add_area(s, fd, &a) == -EINVAL);
+	a.bads = 1;
+	a.bad[0] = a.last_page + 1;
+	CHECK(add_area(s, fd, &a) == -EINVAL);
+
+	memset(mark, 0x5a, sizeof(mark));
+	for (unsigned i = 0; i < 4; i++) {
+		good.bad[good.bads++] = bad[i];
+		CHECK(pwrite(fd, mark, PAGE, (off_t)bad[i] * PAGE) == PAGE);
+	}
+	CHECK(!add_area(s, fd, &good));
+	CHECK(stats_of(s).file_capacity <= 48 * MIB && stats_of(s).file_capacity > 40 * MIB);
+	for (unsigned i = 1; i <= 3; i++) {
+		write_pages(base, 0, MANY, NOISE, i);
+		check_pages(base, 0, MANY, NOISE, i);
+	}
+	CHECK(stats_of(s).file_bytes > 20 * MIB, "or a page in the midst of it was not reached");
+	CHECK(pread(fd, &is, sizeof(is), 0) == sizeof(is) && !memcmp(&is, &good, sizeof(is)));
+	for (unsigned i = 0; i < 4; i++)
+		CHECK(pread(fd, page, PAGE, (off_t)bad[i] * PAGE) == PAGE && !memcmp(page, mark, PAGE), "%u", bad[i]);
+	CHECK(pread(fd, page, PAGE, 48 * MIB) == PAGE && !page[0] && !memcmp(page, page + 1, PAGE - 1));
+	spw_region_destroy(r);
+	end_space(s);
+	CHECK(!close(fd));
+}
+
 /* ---- bytes that were changed ---- */
 
-/* A region most of which is on a file, every block of which then becomes other bytes. */
-static struct spw_region *damaged(bool plaintext, char **base)
+/* A region most of which is on a file, the first of a space, every block of which then becomes other bytes. */
+static struct spw_region *damaged(bool plaintext, struct spw_space **of, char **base)
 {
 	struct spw_space *s = new_space(RAM, SPW_FAULT_SIGNAL);
 	int fd = temporary_file(64 * MIB);
@@ -257,7 +329,8 @@ static struct spw_region *damaged(bool plaintext, char **base)
 	uint64_t x = 5;
 	struct stat st;
 
-	add_file(s, fd, 64 * MIB, 0, plaintext);
+	*of = s;
+	CHECK(add_file(s, fd, 64 * MIB, 0, plaintext) == 1);
 	write_pages(*base, 0, MANY, NOISE, 1);
 	CHECK(stats_of(s).file_pages > MANY / 2);
 	CHECK(!fstat(fd, &st));
@@ -287,10 +360,11 @@ static uint64_t lost_page(struct spw_region *r, const char *base)
 static void touch_lost(void *plaintext)
 {
 	char *base;
+	struct spw_space *s;
 	struct spw_region *r;
 
 	signal(SIGBUS, SIG_DFL);
-	r = damaged(plaintext, &base);
+	r = damaged(plaintext, &s, &base);
 	(void)*(volatile char *)(base + lost_page(r, base) * PAGE);
 }
 
@@ -298,6 +372,7 @@ static void changed_bytes(bool plaintext)
 {
 	char line[4096] = "", *base, *said;
 	int p[2], status, saved = dup(2);
+	struct spw_space *s;
 	struct spw_region *r;
 
 	CHECK(saved >= 0 && !pipe(p) && dup2(p[1], 2) == 2 && !close(p[1]));
@@ -309,11 +384,14 @@ static void changed_bytes(bool plaintext)
 	said = strstr(line, "spillway: ");
 	CHECK(said && strchr(said, '\n') == said + strlen(said) - 1, "not one line: %s", line);
 
-	r = damaged(plaintext, &base);
+	r = damaged(plaintext, &s, &base);
 	uint64_t lost = lost_page(r, base), first = lost ? lost - 1 : 0;
 
 	CHECK(spw_region_pin(r, first * PAGE, 8 * PAGE) == -EBADMSG);
 	CHECK(!region_stats(r).pinned_bytes);
+	add_file(s, -1, 64 * MIB, 0, plaintext);
+	CHECK(spw_space_drain(s, 1) == -EBADMSG, "what is lost cannot go to the other");
+	CHECK(spw_region_pin(r, lost * PAGE, PAGE) == -EBADMSG, "the file stays");
 	/* New contents need none of the old. */
 	CHECK(!spw_region_advise(r, lost * PAGE, PAGE, SPW_DISCARD));
 	CHECK(is_page(base + lost * PAGE, NOISE, 0));
@@ -339,6 +417,7 @@ const struct spw_test_case file_cases[] = {
 	{"priorities", priorities},
 	{"a region that may use one file only", a_narrow_region},
 	{"encryption", encryption},
+	{"swap areas", swap_areas},
 	{"bytes of an encrypted file are changed", changed_bytes_encrypted},
 	{"bytes of a plain file are changed", changed_bytes_plain},
 	{NULL, NULL},
