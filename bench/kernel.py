@@ -184,8 +184,9 @@ def zswap_kept():
     except PermissionError as e:
         raise Missing(f"zswap: {e.strerror}") from e
     finally:
-        with contextlib.suppress(PermissionError):
-            for name, value in before.items():
+        # A compressor that was only ever a name, and is not in this kernel, cannot be had back.
+        for name, value in before.items():
+            with contextlib.suppress(PermissionError, FileNotFoundError):
                 write(ZSWAP / name, value)
 
 
@@ -193,8 +194,8 @@ def zswap_kept():
 def zswap_on(percent, compressor=None):
     """zswap with that compressor, or the best there is; max_pool_percent as given, or as large as it goes."""
     with zswap_kept():
-        for name, value in (("compressor", compressor or zswap_compressors()[0]), ("max_pool_percent", percent or 50),
-                            ("enabled", "Y")):
+        for name, value in (("enabled", "Y"), ("compressor", compressor or zswap_compressors()[0]),
+                            ("max_pool_percent", percent or 50)):
             write(ZSWAP / name, value)
         yield
 
@@ -203,7 +204,8 @@ def zswap_on(percent, compressor=None):
 def zswap_compressors():
     """
     Those that this kernel has, the best first: it takes the name of no other, and loads some only when they are named.
-    Where nobody may ask, one, for the name of the row that will say so.
+    (Until zswap is switched on for the first time, it takes any.) Where nobody may ask, one, for the name of the row
+    that will say so.
     """
     def taken(name):
         try:
@@ -214,6 +216,7 @@ def zswap_compressors():
 
     have = []
     with contextlib.suppress(Missing), zswap_kept():
+        write(ZSWAP / "enabled", "Y")
         have = [c for c in COMPRESSORS if taken(c)]
     return have or ["lzo"]
 

@@ -27,8 +27,9 @@ def pools(result):
 def pool_of(run):
     """
     MiB; None where the run cannot tell. Spillway's with all of its bookkeeping (in which the objects' headers, 6 bytes
-    each, count a second time); the library's with buffers and work areas of threads, too. The kernel tells less of its own: of zswap the pages of the pool alone, and of zram,
-    whose mem_used is that of the pool too, not its table of slots.
+    each, count a second time); the library's with buffers and work areas of threads, too. The kernel tells less of its
+    own: of zswap the pages of the pool alone, and of zram, whose mem_used is that of the pool too, not its table of
+    slots.
     """
     tiers = run["stats"].get("tiers") if "stats" in run else None
     if tiers:

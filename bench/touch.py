@@ -70,6 +70,10 @@ class Touch:
     def under_zram(self, size, limit, algorithm="lz4"):
         return dict(under_zram(self.dir, size * 2, limit, self.once(size), algorithm), out=size - limit)
 
+    def under_zram_and_swapfile(self, size, limit, device, algorithm):
+        """device: bytes of pages that zram takes; the swapfile has the others."""
+        return under_zram(self.dir, device, limit, self.once(size), algorithm, behind=size * 2)
+
     # What does not count against the kernel's limit is taken off it.
 
     def all_under_zswap(self, size, compressor=None):
@@ -85,13 +89,20 @@ class Touch:
         return self.under_zswap(size, limit, compressor, percent)
 
     def all_under_zram(self, size, algorithm="lz4"):
+        """With one that takes what is out; where that does not fit, one that is half of the cap, and a swapfile."""
         limit = self.limit(Touch.under_zram, size, algorithm)
-        if not limit:
-            raise Missing("the set does not fit into the cap, compressed")
-        return self.under_zram(size, limit, algorithm)
+        if limit:
+            return self.under_zram(size, limit, algorithm)
+        half = self.cap // 2
+        device = int(half / self.share(Touch.under_zram, algorithm)) // 4096 * 4096
+        return self.under_zram_and_swapfile(size, half, device, algorithm)
 
     def limit(self, under, size, how):
         """The limit with which a rival's limit and pool make the cap together; 0: there is none."""
+        return beside_pool(size, self.cap, self.share(under, how))
+
+    def share(self, under, how):
+        """Of a byte that is out, what it takes in a rival's pool."""
         which = under, how, self.ratio
         if which not in self.shares:
             # A run that shows how it packs. It reads as well: some kernels then have pages in memory and in the pool.
@@ -99,7 +110,7 @@ class Touch:
             packs.options = []
             ran = under(packs, PACKS, PACKS // 4, how)
             self.shares[which] = ran["pool"] / ran["out"]
-        return beside_pool(size, self.cap, self.shares[which])
+        return self.shares[which]
 
     def parse(self, ran):
         """Lines "stat name number", and "phase us [p50 p99 max]"; those become phases of their own, as "phase p50"."""
